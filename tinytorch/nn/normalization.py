@@ -1,0 +1,63 @@
+"""Batch norm for images and layer norm for vectors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinytorch.nn.module import Module, Parameter
+from tinytorch.ops import normalization
+from tinytorch.tensor import Tensor
+
+
+class LayerNorm(Module):
+    """Normalize each vector of the last axis, of `normalized_shape` elements, then scale and shift it."""
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.normalized_shape, self.eps = normalized_shape, eps
+        self.weight = Parameter(np.ones(normalized_shape, np.float32))
+        self.bias = Parameter(np.zeros(normalized_shape, np.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize. A ValueError names both sizes if the last axis differs."""
+        if x.ndim == 0 or x.shape[-1] != self.normalized_shape:
+            raise ValueError(f"LayerNorm takes vectors of {self.normalized_shape} elements, got shape {x.shape}")
+        return normalization.LayerNorm.apply(x, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Show the size."""
+        return f"{self.normalized_shape}, eps={self.eps}"
+
+
+class BatchNorm2d(Module):
+    """Normalize each channel of (N, C, H, W) over batch and pixels, then scale and shift it.
+
+    In training it uses the batch's statistics and moves `running_mean` and `running_var` (C,) by `momentum` towards
+    them; in evaluation it uses those.
+    """
+
+    running_mean: np.ndarray
+    running_var: np.ndarray
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight = Parameter(np.ones(num_features, np.float32))
+        self.bias = Parameter(np.zeros(num_features, np.float32))
+        self.register_buffer("running_mean", np.zeros(num_features, np.float32))
+        self.register_buffer("running_var", np.ones(num_features, np.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize. A ValueError names the shape if it has not `num_features` channels."""
+        if x.ndim != 4 or x.shape[1] != self.num_features:
+            raise ValueError(f"BatchNorm2d takes images (N, {self.num_features}, H, W), got shape {x.shape}")
+        if self.training:
+            running = (self.running_mean, self.running_var, self.momentum)
+            return normalization.BatchNorm2d.apply(x, self.weight, self.bias, self.eps, running)
+        scale = self.weight / np.sqrt(self.running_var + np.float32(self.eps))
+        shift = self.bias - scale * self.running_mean
+        return x * scale.reshape(-1, 1, 1) + shift.reshape(-1, 1, 1)
+
+    def extra_repr(self) -> str:
+        """Show the size."""
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"

@@ -1,0 +1,1 @@
+"""The differentiable operations: each a `Function` whose derivative stands under it. One file per family."""

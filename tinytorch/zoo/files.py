@@ -1,0 +1,76 @@
+"""Weights on disk: safetensors with a JSON card beside them, replaced at once and never half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse
+from safetensors.numpy import save as pack
+
+from tinytorch.data import DataError
+
+FOLDER = Path(__file__).parent / "weights"
+_RESTORE = "Get it back with: git checkout -- tinytorch/zoo/weights"
+
+
+def write(path: Path, raw: bytes) -> None:
+    """Replace a file at once: readers see the old contents or the new ones, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Write arrays as safetensors."""
+    write(path, pack({name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a safetensors file. A DataError says what is wrong with it."""
+    try:
+        return parse(path.read_bytes())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def save_model(name: str, state: dict[str, np.ndarray], card: dict[str, Any], folder: Path = FOLDER) -> Path:
+    """Write the weights and the card of a model; the card gets the weights' size and SHA-256."""
+    path = folder / f"{name}.safetensors"
+    save_arrays(path, state)
+    raw = path.read_bytes()
+    card = card | {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+    write(folder / f"{name}.json", (json.dumps(card, indent=2) + "\n").encode())
+    return path
+
+
+def read_card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """Return the card of a model: how it was trained, on what, and what it reaches. A DataError if it is missing."""
+    path = folder / f"{name}.json"
+    try:
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}. {_RESTORE}") from None
+    return card
+
+
+def read_state(name: str, folder: Path = FOLDER) -> dict[str, np.ndarray]:
+    """Return the weights of a model by path. A DataError if the file is missing, damaged or not the card's."""
+    path = folder / f"{name}.safetensors"
+    card = read_card(name, folder)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}. {_RESTORE}") from None
+    if hashlib.sha256(raw).hexdigest() != card["sha256"]:
+        raise DataError(f"{path} is damaged: its SHA-256 is not the card's. {_RESTORE}")
+    return parse(raw)

@@ -1,0 +1,104 @@
+"""How each model of the zoo was trained: everything that its weights depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinytorch import data, nn
+from tinytorch.nn.functional import cross_entropy
+from tinytorch.tensor import Tensor
+from tinytorch.zoo.evaluation import accuracy, nats_per_token
+from tinytorch.zoo.models import char_gpt, reference_cnn
+
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model, its data and its schedule. A batch depends on seed and step alone, so that training can resume."""
+
+    build: Callable[[np.random.Generator], Any]
+    batches: Callable[[int], Callable[[int], Batch]]  # seed -> (step -> inputs and targets)
+    evaluate: Callable[[Any], dict[str, float]]
+    dataset: str  # whose card is copied into the model's card
+    unit: str  # what one batch entry is, for the progress bar
+    steps: int
+    warmup_steps: int
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy of a batch."""
+        inputs, targets = batch
+        return cross_entropy(model(Tensor(inputs) if inputs.dtype.kind == "f" else inputs), targets)
+
+
+_CNN_BATCH, _GPT_BATCH, _GPT_LENGTH = 64, 16, 256
+
+
+def _image_batches(seed: int) -> Callable[[int], Batch]:
+    images, labels, _ = data.fashion_mnist("train-full")
+    per_epoch = len(images) // _CNN_BATCH
+    known: dict[int, np.ndarray] = {}
+
+    def batch(step: int) -> Batch:
+        epoch, at = divmod(step, per_epoch)
+        if epoch not in known:
+            known.clear()
+            known[epoch] = np.random.default_rng([seed, epoch]).permutation(len(images))
+        chosen = known[epoch][at * _CNN_BATCH : (at + 1) * _CNN_BATCH]
+        return images[chosen], labels[chosen]
+
+    return batch
+
+
+def _text_batches(seed: int) -> Callable[[int], Batch]:
+    tokens = data.shakespeare("train").tokens
+    return lambda step: data.windows(tokens, _GPT_BATCH, _GPT_LENGTH, np.random.default_rng([seed, step]))
+
+
+def _evaluate_cnn(model: nn.Module) -> dict[str, float]:
+    return {"test_accuracy": accuracy(model, data.fashion_mnist("test"))}
+
+
+def _evaluate_gpt(model: nn.GPT) -> dict[str, float]:
+    return {"held_out_nats_per_char": nats_per_token(model, data.shakespeare("held-out"))}
+
+
+RECIPES = {
+    "reference_cnn": Recipe(
+        build=reference_cnn,
+        batches=_image_batches,
+        evaluate=_evaluate_cnn,
+        dataset="fashion_mnist",
+        unit="images",
+        steps=10 * (60_000 // _CNN_BATCH),  # ten epochs
+        warmup_steps=500,
+        lr=2e-3,
+    ),
+    "char_gpt": Recipe(
+        build=char_gpt,
+        batches=_text_batches,
+        evaluate=_evaluate_gpt,
+        dataset="shakespeare",
+        unit="tokens",
+        steps=4000,
+        warmup_steps=100,
+        lr=2e-3,
+        betas=(0.9, 0.99),
+        weight_decay=0.1,
+    ),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """Return the recipe of a model. A KeyError lists the names if there is none of this name."""
+    if name not in RECIPES:
+        raise KeyError(f"no model {name!r} in the zoo; there are: {', '.join(RECIPES)}")
+    return RECIPES[name]

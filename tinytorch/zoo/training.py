@@ -1,0 +1,141 @@
+"""Training a model of the zoo: with a progress bar, and a checkpoint from which it goes on after Ctrl-C."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tinytorch import data, optim
+from tinytorch.data import DataError
+from tinytorch.zoo import files
+from tinytorch.zoo.recipes import Recipe, recipe
+
+_SAVE_SECONDS = 30.0
+
+
+class Interrupted(RuntimeError):
+    """Training was stopped; the message says where the checkpoint is and how to go on."""
+
+
+def train(
+    name: str, checkpoint: Path, resume: bool = False, seed: int = 0, steps: int | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """Train a model of the zoo and return it, in evaluation mode, with its card.
+
+    Parameters
+    ----------
+    name
+        A key of `RECIPES`.
+    checkpoint
+        File that keeps model, optimizer and step, written every half minute and on Ctrl-C; removed by nobody.
+    resume
+        Go on from the checkpoint. The batches are those that an uninterrupted run would have drawn.
+    seed
+        Of the initial weights and of the order of the data.
+    steps
+        Fewer or more steps than the recipe's, for a trial.
+
+    Raises
+    ------
+    KeyError
+        If there is no such model.
+    DataError
+        If the data or the checkpoint cannot be read.
+    FileExistsError
+        If a checkpoint exists and `resume` is false: it might be somebody's work.
+    Interrupted
+        After Ctrl-C.
+    """
+    r = recipe(name)
+    total = r.steps if steps is None else steps
+    model = r.build(np.random.default_rng(seed))
+    optimizer = optim.AdamW(model.parameters(), r.lr, r.betas, weight_decay=r.weight_decay)
+    if resume:
+        _restore(checkpoint, model, optimizer)
+    elif checkpoint.exists():
+        raise FileExistsError(f"{checkpoint} exists: go on from it with --resume, or remove it to begin anew")
+    _loop(r, model, optimizer, r.batches(seed), total, checkpoint, name)
+    model.eval()
+    return model, _card(name, r, model, seed, total)
+
+
+def _loop(
+    r: Recipe, model: Any, optimizer: optim.Optimizer, batch: Any, total: int, checkpoint: Path, name: str
+) -> None:
+    smoothed, saved = None, time.monotonic()
+    entries = batch(0)[1].size
+    bar = tqdm(total=total * entries, initial=optimizer.steps * entries, unit=f" {r.unit}", unit_scale=True, desc=name)
+    try:
+        while optimizer.steps < total:
+            step = optimizer.steps
+            loss = r.loss(model, batch(step))
+            optimizer.zero_grad()
+            loss.backward()
+            optim.clip_grad_norm_(optimizer.params, r.max_grad_norm)
+            optimizer.lr = r.lr * optim.warmup_cosine(step, total, r.warmup_steps)
+            optimizer.step()
+            smoothed = loss.item() if smoothed is None else 0.98 * smoothed + 0.02 * loss.item()
+            if not np.isfinite(smoothed):
+                raise FloatingPointError(
+                    f"the loss of {name} is {loss.item()} at step {step}: the learning rate is too high"
+                )
+            bar.set_postfix(loss=f"{smoothed:.4f}", step=f"{step + 1}/{total}", refresh=False)
+            bar.update(entries)
+            if time.monotonic() - saved > _SAVE_SECONDS:
+                _save(checkpoint, model, optimizer)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        # one whole step may have been cut in two: the file of the last half minute stays, unless there is none yet
+        raise Interrupted(
+            f"stopped after {optimizer.steps} of {total} steps. {_how_to_go_on(checkpoint, name)}"
+        ) from None
+    finally:
+        bar.close()
+    _save(checkpoint, model, optimizer)
+
+
+def _how_to_go_on(checkpoint: Path, name: str) -> str:
+    if not checkpoint.exists():
+        return "No checkpoint had been written yet."
+    return f"Go on with: python -m tinytorch.zoo train {name} --resume --checkpoint {checkpoint}"
+
+
+def _save(checkpoint: Path, model: Any, optimizer: optim.Optimizer) -> None:
+    arrays = {f"model.{k}": v for k, v in model.state_dict().items()}
+    files.save_arrays(checkpoint, arrays | {f"optimizer.{k}": v for k, v in optimizer.state_dict().items()})
+
+
+def _restore(checkpoint: Path, model: Any, optimizer: optim.Optimizer) -> None:
+    arrays = files.read_arrays(checkpoint)
+    parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "optimizer": {}}
+    try:
+        for path, array in arrays.items():
+            part, _, key = path.partition(".")
+            parts[part][key] = array
+        model.load_state_dict(parts["model"])
+        optimizer.load_state_dict(parts["optimizer"])
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{checkpoint} is no checkpoint of this model: {error}") from None
+
+
+def _card(name: str, r: Recipe, model: Any, seed: int, total: int) -> dict[str, Any]:
+    known = data.files.card(r.dataset)
+    used = {file: entry["sha256"] for file, entry in known["files"].items()}
+    return {
+        "name": name,
+        "parameters": model.num_parameters(),
+        "command": f"python -m tinytorch.zoo train {name}"
+        + (f" --seed {seed}" if seed else "")
+        + ("" if total == r.steps else f" --steps {total}"),
+        "seed": seed,
+        "recipe": {
+            "optimizer": "AdamW", "steps": total, "warmup_steps": r.warmup_steps, "lr": r.lr, "betas": list(r.betas),
+            "weight_decay": r.weight_decay, "max_grad_norm": r.max_grad_norm,
+        },
+        "data": {"title": known["title"], "licence": known["licence"], "sha256_unpacked": used},
+        "metrics": r.evaluate(model),
+    }  # fmt: skip
