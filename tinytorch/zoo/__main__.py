@@ -5,10 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from tinytorch.data import DataError
 from tinytorch.zoo import RECIPES, files, load
 from tinytorch.zoo.training import Interrupted, train
+
+
+def describe(card: dict[str, Any]) -> str:
+    """Say in one line what a model is and what it reaches."""
+    rows = (f"{row['value']:.4f} {row['unit']}, {row['what']}" for row in card["rows"].values())
+    return f"{card['name']}: {card['parameters']:,} parameters; " + "; ".join(rows)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,15 +39,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.command == "list":
             for name in RECIPES:
-                card = files.read_card(name)
-                print(f"{name}: {card['parameters']:,} parameters, {card['metrics']}")
+                print(describe(files.read_card(name)))
         elif arguments.command == "evaluate":
-            print(RECIPES[arguments.name].evaluate(load(arguments.name)))
+            r = RECIPES[arguments.name]
+            print(f"{arguments.name}: {r.evaluate(load(arguments.name)):.4f} {r.metric['unit']}, {r.metric['what']}")
         else:
             name = arguments.name
             checkpoint = arguments.checkpoint or Path("checkpoints") / f"{name}.safetensors"
             model, card = train(name, checkpoint, arguments.resume, arguments.seed, arguments.steps)
-            print(f"{files.save_model(name, model.state_dict(), card, arguments.out)}: {card['metrics']}")
+            print(files.save_model(name, model.state_dict(), card, arguments.out))
+            print(describe(card))
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         return 130

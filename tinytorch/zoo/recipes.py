@@ -23,7 +23,8 @@ class Recipe:
 
     build: Callable[[np.random.Generator], Any]
     batches: Callable[[int], Callable[[int], Batch]]  # seed -> (step -> inputs and targets)
-    evaluate: Callable[[Any], dict[str, float]]
+    evaluate: Callable[[Any], float]
+    metric: dict[str, str]  # the name, the unit and the meaning of what `evaluate` returns
     dataset: str  # whose card is copied into the model's card
     unit: str  # what one batch entry is, for the progress bar
     steps: int
@@ -63,12 +64,12 @@ def _text_batches(seed: int) -> Callable[[int], Batch]:
     return lambda step: data.windows(tokens, _GPT_BATCH, _GPT_LENGTH, np.random.default_rng([seed, step]))
 
 
-def _evaluate_cnn(model: nn.Module) -> dict[str, float]:
-    return {"test_accuracy": accuracy(model, data.fashion_mnist("test"))}
+def _evaluate_cnn(model: nn.Module) -> float:
+    return round(100 * accuracy(model, data.fashion_mnist("test")), 4)
 
 
-def _evaluate_gpt(model: nn.GPT) -> dict[str, float]:
-    return {"held_out_nats_per_char": nats_per_token(model, data.shakespeare("held-out"))}
+def _evaluate_gpt(model: nn.GPT) -> float:
+    return nats_per_token(model, data.shakespeare("held-out"))
 
 
 RECIPES = {
@@ -76,6 +77,7 @@ RECIPES = {
         build=reference_cnn,
         batches=_image_batches,
         evaluate=_evaluate_cnn,
+        metric={"name": "accuracy", "unit": "%", "what": "right answers on the 10,000 test images"},
         dataset="fashion_mnist",
         unit="images",
         steps=10 * (60_000 // _CNN_BATCH),  # ten epochs
@@ -86,6 +88,7 @@ RECIPES = {
         build=char_gpt,
         batches=_text_batches,
         evaluate=_evaluate_gpt,
+        metric={"name": "loss", "unit": "nats/char", "what": "cross-entropy on the two held-out plays"},
         dataset="shakespeare",
         unit="tokens",
         steps=4000,

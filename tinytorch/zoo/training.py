@@ -137,5 +137,5 @@ def _card(name: str, r: Recipe, model: Any, seed: int, total: int) -> dict[str, 
             "weight_decay": r.weight_decay, "max_grad_norm": r.max_grad_norm,
         },
         "data": {"title": known["title"], "licence": known["licence"], "sha256_unpacked": used},
-        "metrics": r.evaluate(model),
+        "rows": {r.metric["name"]: {"value": r.evaluate(model), "unit": r.metric["unit"], "what": r.metric["what"]}},
     }  # fmt: skip
