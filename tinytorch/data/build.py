@@ -77,7 +77,7 @@ def build_fashion_mnist(folder: Path) -> None:
         title="Fashion-MNIST",
         source="Xiao, Rasul & Vollgraf, Fashion-MNIST (2017), arXiv:1708.07747; Debian package dataset-fashion-mnist",
         licence="MIT, copyright 2017 Zalando SE",
-        contents="28 x 28 grey images of clothing, 10 classes: all 10,000 for testing, 10,000 of the 60,000 for training",
+        contents="28 x 28 grey images of clothing, 10 classes: all 10,000 for tests, 10,000 of the 60,000 for training",
         restore="Get shipped files back with: git checkout -- tinytorch/data/files. The full training set comes with: "
         "apt-get install dataset-fashion-mnist (or set FASHION_MNIST to a folder with the original files).",
         files=files | {name: {"sha256": digest} for name, digest in ORIGINALS.items()},
