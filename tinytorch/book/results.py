@@ -1,0 +1,237 @@
+"""Published numbers: what was measured, on which machine, and the prose that a command writes from it.
+
+``chapters/measured.json`` holds one entry per run: its command, date and machine, and its rows. A row is named
+``run/row`` and has a value, a unit, what it is and, where it was measured often enough, an interval::
+
+    {"core": {"command": "make bench", "date": "2026-01-31",
+              "machine": {"cpu": "...", "cores": 2, "blas": "...", "python": "3.11.7", "numpy": "2.4.6"},
+              "rows": {"cnn_epoch": {"value": 1.32, "low": 1.29, "high": 1.35, "unit": "x",
+                                     "what": "CNN training epoch, time over PyTorch's"}}}}
+
+In Markdown ``<!-- results:core/cnn_* -->`` on a line of its own opens a table of the rows so named, and in a sentence
+``<!-- results:core/cnn_epoch -->`` opens one value; ``<!-- /results -->`` closes both. What stands between them is
+written by ``python -m tinytorch.book.results write``; ``check`` fails where it is stale. Each model of the zoo is a run
+too: ``zoo-reference_cnn/accuracy`` is a number on its card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+MEASURED = ROOT / "chapters" / "measured.json"
+CARDS = ROOT / "tinytorch" / "zoo" / "weights"
+
+_MARKED = re.compile(r"(<!-- results:(\S+) -->)(.*?)(<!-- /results -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One published number and where it comes from."""
+
+    value: float
+    unit: str
+    what: str
+    command: str
+    date: str = ""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    low: float | None = None
+    high: float | None = None
+    digits: int = 3
+
+    def __str__(self) -> str:
+        """Return the value with its unit: whole numbers exactly, others to so many digits."""
+        return f"{self._format(self.value)} {self.unit}".strip()
+
+    @property
+    def interval(self) -> str:
+        """The interval in words, or nothing."""
+        return "" if self.low is None or self.high is None else f"{self._format(self.low)} to {self._format(self.high)}"
+
+    @property
+    def source(self) -> str:
+        """A sentence for the line below a figure: what computes the number again, or where it was measured."""
+        if not self.date:
+            return f"Computed by `{self.command}`."
+        words = {"cpu": "{}", "cores": "{} cores", "blas": "BLAS {}", "python": "Python {}", "numpy": "NumPy {}"}
+        facts = ", ".join(word.format(self.machine[key]) for key, word in words.items() if key in self.machine)
+        return f"Measured by `{self.command}` on {self.date}: {facts}."
+
+    def _format(self, value: float) -> str:
+        if float(value).is_integer():
+            return f"{int(value):,}"
+        return np.format_float_positional(value, precision=self.digits, unique=False, fractional=False, trim="-")
+
+
+def rows(path: Path = MEASURED, cards: Path = CARDS) -> dict[str, Row]:
+    """Return every published number, of the file of measurements and of the models' cards, by its name, ``run/row``.
+
+    Raises
+    ------
+    ValueError
+        If a row lacks something or has something else; the message names it.
+    """
+    result = {}
+    for run, entry in _read(path).items():
+        for name, row in entry["rows"].items():
+            try:
+                result[f"{run}/{name}"] = Row(**row, **{key: entry[key] for key in ("command", "date", "machine")})
+            except (KeyError, TypeError) as error:
+                form = "tinytorch/book/results.py tells the form"
+                raise ValueError(f"{run}/{name} is no published number: {error}; {form}") from None
+    for card in map(_read, sorted(cards.glob("*.json"))):
+        command = f"python -m tinytorch.zoo evaluate {card['name']}"
+        parameters = {"value": card["parameters"], "unit": "", "what": "parameters"}
+        for name, row in {"parameters": parameters, **card["rows"]}.items():
+            result[f"zoo-{card['name']}/{name}"] = Row(**row, command=command, digits=4)
+    return result
+
+
+def measured(key: str) -> Row:
+    """Return one published number by its name, ``run/row``.
+
+    Raises
+    ------
+    KeyError
+        If nothing of that name was measured; the message tells what was.
+    """
+    known = rows()
+    if key not in known:
+        raise KeyError(f"nothing measured is called {key}; there is: {', '.join(sorted(known)) or 'nothing yet'}")
+    return known[key]
+
+
+def record(run: str, command: str, rows: Mapping[str, Mapping[str, Any]], path: Path = MEASURED) -> None:
+    """Replace one run in the file of measurements by what was just measured here, and leave the others.
+
+    Parameters
+    ----------
+    run
+        The name of the run: the chapter's or the study's.
+    command
+        What to type to measure it again.
+    rows
+        By name: ``value``, ``unit`` and ``what``, with ``low`` and ``high`` where there is an interval.
+    """
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    entry = {"command": command, "date": today, "machine": machine(), "rows": {k: dict(v) for k, v in rows.items()}}
+    text = json.dumps(_read(path) | {run: entry}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    temporary.replace(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def machine() -> dict[str, Any]:
+    """Describe this machine as far as a timing depends on it."""
+    from threadpoolctl import threadpool_info
+
+    blas = [lib for lib in threadpool_info() if lib["user_api"] == "blas"]
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        # the kernel OpenBLAS took matters more than its version
+        "blas": ", ".join(sorted({f"{b['internal_api']} {b.get('architecture', '')}".strip() for b in blas})),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file() and (name := re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE)):
+        return name[1]
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def render(text: str, known: Mapping[str, Row]) -> str:
+    """Return Markdown with everything between its result markers written anew.
+
+    Raises
+    ------
+    KeyError
+        If a marker names no row.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        opening, pattern, old, closing = match.groups()
+        chosen = [row for name, row in known.items() if fnmatchcase(name, pattern)]
+        if not chosen:
+            raise KeyError(f"<!-- results:{pattern} --> names no measured row")
+        return opening + (_table(chosen) if "\n" in old else str(chosen[0])) + closing
+
+    return _MARKED.sub(fill, text)
+
+
+def _table(chosen: list[Row]) -> str:
+    with_interval = any(row.interval for row in chosen)
+    table = [["what", "result", "interval"], ["---"] * 3, *([row.what, str(row), row.interval] for row in chosen)]
+    lines = [f"| {' | '.join(cells if with_interval else cells[:2])} |" for cells in table]
+    sources = dict.fromkeys(row.source for row in chosen)
+    return "\n" + "\n".join(lines) + "\n\n" + "\n".join(sources) + "\n"
+
+
+def documents(root: Path = ROOT) -> list[Path]:
+    """Return the Markdown files that may hold result markers."""
+    return sorted([*root.glob("*.md"), *root.glob("chapters/**/*.md")])
+
+
+def stale(paths: Iterable[Path], known: Mapping[str, Row], *, write: bool = False) -> list[Path]:
+    """Return the files whose results are not what was measured last; with ``write`` they are then put right.
+
+    Raises
+    ------
+    KeyError
+        If a marker names no row; the message names the file.
+    """
+    found = []
+    for path in paths:
+        old = path.read_text(encoding="utf-8")
+        try:
+            new = render(old, known)
+        except KeyError as error:
+            raise KeyError(f"{path}: {error.args[0]}") from None
+        if new != old:
+            found.append(path)
+            if write:
+                path.write_text(new, encoding="utf-8", newline="\n")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tinytorch.book.results")
+    parser.add_argument("command", choices=["write", "check"])
+    options = parser.parse_args(arguments)
+    try:
+        found = stale(documents(), rows(), write=options.command == "write")
+    except (KeyError, ValueError) as error:
+        print(error.args[0], file=sys.stderr)
+        return 1
+    for path in found:
+        print(path.relative_to(ROOT), "written" if options.command == "write" else "is stale: run 'make results'")
+    return 1 if found and options.command == "check" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
