@@ -10,6 +10,12 @@ import numpy as np
 from tinytorch.tensor import Tensor
 
 
+def _not_negative(**arguments: float) -> None:
+    for name, value in arguments.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
+
+
 class Optimizer:
     """Base of the optimizers: holds the parameters, their learning rate `lr`, and arrays of state for each."""
 
@@ -19,8 +25,7 @@ class Optimizer:
         self.params = list(params)
         if not self.params:
             raise ValueError("an optimizer needs at least one parameter")
-        if not lr >= 0:
-            raise ValueError(f"the learning rate must not be negative, got {lr}")
+        _not_negative(lr=lr)
         self.lr, self.steps = lr, 0
         self.state = [{slot: np.zeros_like(p.data) for slot in self.slots} for p in self.params]
 
@@ -45,10 +50,13 @@ class Optimizer:
         return {"steps": np.asarray(self.steps), **arrays}
 
     def load_state_dict(self, saved: dict[str, np.ndarray]) -> None:
-        """Copy a saved state back. A KeyError names what is missing or unexpected; nothing was changed then."""
+        """Copy a saved state back. A KeyError or ValueError names what does not fit; nothing was changed then."""
         own = self.state_dict()
         if own.keys() != saved.keys():
             raise KeyError(f"state of another optimizer: {sorted(own.keys() ^ saved.keys())} only on one side")
+        for name, array in own.items():
+            if name != "steps" and np.shape(saved[name]) != array.shape:
+                raise ValueError(f"{name} has shape {array.shape} here and {np.shape(saved[name])} in the given state")
         self.steps = int(np.asarray(saved["steps"]).item())
         for name, array in own.items():
             if name != "steps":
@@ -65,6 +73,7 @@ class SGD(Optimizer):
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
         super().__init__(params, lr)
+        _not_negative(momentum=momentum, weight_decay=weight_decay)
         self.momentum, self.weight_decay = momentum, weight_decay
 
     def _update(self, p: np.ndarray, grad: np.ndarray, state: dict[str, np.ndarray]) -> None:
@@ -93,6 +102,9 @@ class AdamW(Optimizer):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(params, lr)
+        _not_negative(eps=eps, weight_decay=weight_decay)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"each beta lies in 0 ... 1, 1 excluded, got {betas}")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def _update(self, p: np.ndarray, grad: np.ndarray, state: dict[str, np.ndarray]) -> None:
@@ -127,6 +139,7 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
 
     Source: Pascanu et al., "On the difficulty of training recurrent neural networks" (2013), section 3.2.
     """
+    _not_negative(max_norm=max_norm)
     grads = [p.grad.data for p in params if p.grad is not None]
     norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads))
     if norm > max_norm:

@@ -122,10 +122,10 @@ class Tensor(Variable):
         return _apply(elementwise.Div, other, self)
 
     def __sub__(self, other: Any) -> Tensor:
-        return self + (-other)
+        return _apply(elementwise.Sub, self, other)
 
     def __rsub__(self, other: Any) -> Tensor:
-        return (-self) + other
+        return _apply(elementwise.Sub, other, self)
 
     def __neg__(self) -> Tensor:
         return _apply(elementwise.Neg, self)
@@ -219,7 +219,11 @@ def cat(tensors: list[Tensor] | tuple[Tensor, ...], axis: int = 0) -> Tensor:
     """Join tensors along an existing axis; their other axes must agree."""
     if not tensors:
         raise ValueError("cat needs at least one tensor")
-    return shape.Concatenate.apply(*tensors, axis=axis)
+    return shape.Concatenate.apply(*map(_as_tensor, tensors), axis=axis)
+
+
+def _as_tensor(x: Any) -> Tensor:
+    return x if isinstance(x, Tensor) else Tensor(x)
 
 
 def _apply(function: type[Any], *inputs: Any) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parent / "files"
+_RESTORE = "Get it back with: git checkout -- tinytorch/data/files"
 
 
 class DataError(RuntimeError):
@@ -21,7 +22,11 @@ class DataError(RuntimeError):
 
 def card(name: str) -> dict[str, Any]:
     """Return the card of a data set: its source, licence, and the SHA-256 of each of its files, unpacked."""
-    loaded: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    path = FOLDER / f"{name}.json"
+    try:
+        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}). {_RESTORE}") from None
     return loaded
 
 

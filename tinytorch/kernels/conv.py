@@ -6,6 +6,8 @@ for document processing", IWFHR 2006.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 _BLOCK_BYTES = 1 << 19  # columns of one block of images: half an L2 cache, so that the product reads them from there
@@ -30,35 +32,46 @@ def pad(x: np.ndarray, padding: int, value: float = 0.0) -> np.ndarray:
     return out
 
 
-def _columns(xp: np.ndarray, kernel: tuple[int, int], stride: int, out: np.ndarray) -> np.ndarray:
-    """Lay every window of the padded images `xp` (n, C, Hp, Wp) as a column: fills `out` (n, kh, kw, C, Ho, Wo)."""
-    ho, wo = out.shape[-2:]
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            out[:, i, j] = xp[:, :, i : i + stride * ho : stride, j : j + stride * wo : stride]
-    return out
-
-
 def _blocks(n: int, bytes_per_image: int) -> list[slice]:
     step = max(1, _BLOCK_BYTES // max(1, bytes_per_image))
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
+def _columns(x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Lay every window of x (N, C, H, W) as a column; yields blocks of images and their columns (n, kh*kw*C, Ho*Wo).
+
+    A row of an image is too short a run to be copied at full speed, so it is shifted only once for each column of the
+    window: the shifted image then gives the window's rows in runs as long as the image.
+    """
+    n, c, h, w = x.shape
+    kh, kw = kernel
+    ho, wo = output_size(h, kh, stride, padding), output_size(w, kw, stride, padding)
+    blocks = _blocks(n, kh * kw * c * ho * wo * x.itemsize)
+    most = blocks[0].stop if blocks else 0
+    padded = np.zeros((most, c, h + 2 * padding, w + 2 * padding), x.dtype)
+    shifted = np.empty((most, c, h + 2 * padding, wo), x.dtype)
+    columns = np.empty((most, kh, kw, c, ho, wo), x.dtype)
+    for block in blocks:
+        m = block.stop - block.start
+        padded[:m, :, padding : padding + h, padding : padding + w] = x[block]
+        for j in range(kw):
+            shifted[:m] = padded[:m, :, :, j : j + stride * wo : stride]
+            for i in range(kh):
+                columns[:m, i, j] = shifted[:m, :, i : i + stride * ho : stride]
+        yield block, columns[:m].reshape(m, kh * kw * c, ho * wo)
+
+
 def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: int, padding: int) -> np.ndarray:
     """Convolve x (N, C, H, W) with weight (O, C, kh, kw), add bias (O,): (N, O, Ho, Wo)."""
-    n, c, h, w = x.shape
+    n, _, h, w = x.shape
     o, _, kh, kw = weight.shape
     ho, wo = output_size(h, kh, stride, padding), output_size(w, kw, stride, padding)
-    xp = pad(x, padding)
     rows = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(o, -1)  # (O, kh*kw*C), as the columns lie
     out = np.empty((n, o, ho * wo), x.dtype)
-    blocks = _blocks(n, rows.shape[1] * ho * wo * x.itemsize)
-    columns = np.empty((min(n, blocks[0].stop), kh, kw, c, ho, wo), x.dtype) if n else np.empty(0)
-    for block in blocks:
-        cols = _columns(xp[block], (kh, kw), stride, columns[: block.stop - block.start])
-        np.matmul(rows, cols.reshape(len(cols), -1, ho * wo), out=out[block])
-    if bias is not None:
-        out += bias[:, None]
+    for block, columns in _columns(x, (kh, kw), stride, padding):
+        np.matmul(rows, columns, out=out[block])
+        if bias is not None:
+            out[block] += bias[:, None]
     return out.reshape(n, o, ho, wo)
 
 
@@ -70,14 +83,23 @@ def conv2d_input_grad(
     o, _, kh, kw = weight.shape
     ho, wo = grad.shape[-2:]
     rows = np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(-1, o)  # (kh*kw*C, O)
-    out = np.zeros((n, c, h + 2 * padding, w + 2 * padding), grad.dtype)
     flat = grad.reshape(n, o, ho * wo)
-    for block in _blocks(n, rows.shape[0] * ho * wo * grad.itemsize):
-        cols = np.matmul(rows, flat[block]).reshape(-1, kh, kw, c, ho, wo)
-        for i in range(kh):
-            for j in range(kw):
-                out[block, :, i : i + stride * ho : stride, j : j + stride * wo : stride] += cols[:, i, j]
-    return out[:, :, padding : padding + h, padding : padding + w]
+    blocks = _blocks(n, rows.shape[0] * ho * wo * grad.itemsize)
+    most = blocks[0].stop if blocks else 0
+    shifted = np.empty((most, c, h + 2 * padding, wo), grad.dtype)
+    padded = np.empty((most, c, h + 2 * padding, w + 2 * padding), grad.dtype)
+    out = np.empty(input_shape, grad.dtype)
+    for block in blocks:  # the steps of `_columns` backwards
+        m = block.stop - block.start
+        columns = np.matmul(rows, flat[block]).reshape(m, kh, kw, c, ho, wo)
+        padded[...] = 0.0
+        for j in range(kw):
+            shifted[...] = 0.0
+            for i in range(kh):
+                shifted[:m, :, i : i + stride * ho : stride] += columns[:, i, j]
+            padded[:m, :, :, j : j + stride * wo : stride] += shifted[:m]
+        out[block] = padded[:m, :, padding : padding + h, padding : padding + w]
+    return out
 
 
 def conv2d_weight_grad(
@@ -86,12 +108,9 @@ def conv2d_weight_grad(
     """Gradient of `conv2d` for the weight: (O, C, kh, kw), summed over all images and positions."""
     n, o, ho, wo = grad.shape
     c, (kh, kw) = x.shape[1], kernel
-    xp = pad(x, padding)
     flat = grad.reshape(n, o, ho * wo)
-    total = np.zeros((o, kh * kw * c), grad.dtype)
-    blocks = _blocks(n, total.shape[1] * ho * wo * grad.itemsize)
-    columns = np.empty((min(n, blocks[0].stop), kh, kw, c, ho, wo), x.dtype) if n else np.empty(0)
-    for block in blocks:
-        cols = _columns(xp[block], kernel, stride, columns[: block.stop - block.start])
-        total += np.matmul(flat[block], cols.reshape(len(cols), -1, ho * wo).transpose(0, 2, 1)).sum(axis=0)
-    return total.reshape(o, kh, kw, c).transpose(0, 3, 1, 2)
+    total = np.zeros((kh * kw * c, o), grad.dtype)
+    for block, columns in _columns(x, kernel, stride, padding):
+        # columns first: OpenBLAS takes 30 % less time for the larger matrix on the left
+        total += np.matmul(columns, flat[block].transpose(0, 2, 1)).sum(axis=0)
+    return total.reshape(kh, kw, c, o).transpose(3, 2, 0, 1)

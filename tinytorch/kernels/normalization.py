@@ -1,28 +1,46 @@
-"""Normalization to mean 0 and variance 1 over chosen axes, then scale and shift: batch norm and layer norm."""
+"""Normalization to mean 0 and variance 1 within groups: what batch norm and layer norm share.
+
+Arrays have shape (N, G, L); a group is everything of one index on the middle axis. Batch norm of images is N images
+of G channels of L pixels; layer norm is N = 1, G vectors of L elements.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-Axes = tuple[int, ...]
+
+def group_sum(x: np.ndarray) -> np.ndarray:
+    """Sum every group: (N, G, L) -> (G, 1). As a product with ones, which BLAS does faster than NumPy sums."""
+    n, groups, length = x.shape
+    return (x.reshape(n * groups, length) @ np.ones(length, x.dtype)).reshape(n, groups).sum(axis=0)[:, None]
 
 
-def normalize(x: np.ndarray, axes: Axes, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return (x - mean) / sqrt(var + eps) with mean, biased variance and 1 / sqrt(var + eps), kept broadcastable."""
-    mean = x.mean(axis=axes, keepdims=True)
+def group_dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sum a * b over every group, without an array for the products: (N, G, L) -> (G, 1)."""
+    return np.asarray(np.vecdot(a, b).sum(axis=0)[:, None])
+
+
+def normalize(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return (x - mean) / sqrt(var + eps), and of each group mean, biased variance and 1 / sqrt(var + eps): (G, 1)."""
+    count = x.dtype.type(x.shape[0] * x.shape[2])
+    mean = group_sum(x) / count
     centred = x - mean
-    var = np.square(centred).mean(axis=axes, keepdims=True)
+    var = group_dot(centred, centred) / count
     inv_std = 1.0 / np.sqrt(var + x.dtype.type(eps))
     centred *= inv_std
     return centred, mean, var, inv_std
 
 
-def normalize_grad(grad: np.ndarray, normalized: np.ndarray, inv_std: np.ndarray, axes: Axes) -> np.ndarray:
-    """Gradient of `normalize` for x, mean and variance depending on x too.
+def normalize_grad(
+    grad: np.ndarray, normalized: np.ndarray, scale: np.ndarray, mean: np.ndarray, mean_product: np.ndarray
+) -> np.ndarray:
+    """Gradient of `normalize` for x, mean and variance depending on x too: scale * (g - mean(g) - n * mean(g * n)).
 
-    inv_std * (g - mean(g) - n * mean(g * n)): Ioffe & Szegedy, "Batch normalization" (2015), section 3, simplified.
+    Source: Ioffe & Szegedy, "Batch normalization" (2015), section 3, simplified. `scale` is 1 / sqrt(var + eps), or
+    a multiple. The two means (G, 1) are passed in: batch norm has them from the gradients of its weight and bias.
     """
-    out = grad - grad.mean(axis=axes, keepdims=True)
-    out -= normalized * (grad * normalized).mean(axis=axes, keepdims=True)
-    out *= inv_std
+    out = normalized * -mean_product
+    out += grad
+    out -= mean
+    out *= scale
     return out

@@ -17,29 +17,29 @@ def _offsets(kernel: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(kernel) for j in range(kernel)]
 
 
-def max_pool2d(x: np.ndarray, kernel: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the largest value of every window and which of its k*k elements it was (the first one wins a tie).
-
-    NaN wins over every number, as in NumPy.
-    """
+def max_pool2d(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
+    """Return the largest value of every window: (N, C, Ho, Wo). NaN wins over every number, as in NumPy."""
     best = _window(x, kernel, stride, 0, 0).copy()
-    index = np.zeros(best.shape, np.uint8 if kernel < 16 else np.intp)
-    for at, (i, j) in enumerate(_offsets(kernel)[1:], start=1):
-        candidate = _window(x, kernel, stride, i, j)
-        better = ~(candidate <= best) & (best == best)  # NaN is the value that differs from itself
-        np.copyto(best, candidate, where=better)
-        index[better] = at
-    return best, index
+    for i, j in _offsets(kernel)[1:]:
+        np.maximum(best, _window(x, kernel, stride, i, j), out=best)
+    return best
 
 
-def max_pool2d_grad(
-    grad: np.ndarray, index: np.ndarray, input_shape: tuple[int, ...], kernel: int, stride: int
-) -> np.ndarray:
-    """Gradient of `max_pool2d` for x: all of a window's gradient goes to the element that won."""
-    out = np.zeros(input_shape, grad.dtype)
-    for at, (i, j) in enumerate(_offsets(kernel)):
+def max_pool2d_grad(grad: np.ndarray, x: np.ndarray, y: np.ndarray, kernel: int, stride: int) -> np.ndarray:
+    """Gradient of `max_pool2d`, whose result was y, for x: all of a window's goes to its first largest element.
+
+    Each element in turn takes what is left if it is the largest; the last one takes the rest (of windows with NaN too).
+    """
+    out = np.zeros(x.shape, grad.dtype)
+    left = grad.copy()
+    *others, last = _offsets(kernel)
+    for i, j in others:
+        taken = left * (_window(x, kernel, stride, i, j) == y)  # masks by product: np.where is several times slower
+        left -= taken
         target = _window(out, kernel, stride, i, j)
-        target += grad * (index == at)
+        target += taken
+    target = _window(out, kernel, stride, *last)
+    target += left
     return out
 
 

@@ -42,7 +42,7 @@ class PastKeyValue:
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise a ValueError that names both shapes if keys (B, H, T, d) of `shape` do not fit behind those held."""
         batch, heads, capacity, dim = self.shape
-        if (shape[0], shape[1], shape[3]) != (batch, heads, dim):
+        if len(shape) != 4 or (shape[0], shape[1], shape[3]) != (batch, heads, dim):
             raise ValueError(f"keys of shape {shape} do not belong to a cache of shape {self.shape}")
         if self.length + shape[2] > capacity:
             raise ValueError(
@@ -80,7 +80,7 @@ class MultiHeadAttention(Module):
 
     def __init__(self, embed_dim: int, num_heads: int, rng: np.random.Generator | None = None) -> None:
         super().__init__()
-        if embed_dim % num_heads:
+        if num_heads < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is no multiple of num_heads {num_heads}")
         rng = init.generator(rng)
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads

@@ -37,4 +37,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, is_c
 
     With `is_causal` the last query stands at the last key, and no query looks at later keys.
     """
+    if is_causal and query.shape[-2] > key.shape[-2]:
+        raise ValueError(
+            f"causal attention of {query.shape[-2]} queries to {key.shape[-2]} keys: the first see nothing"
+        )
     return attention.ScaledDotProductAttention.apply(query, key, value, is_causal)

@@ -11,6 +11,12 @@ from tinytorch.ops import image
 from tinytorch.tensor import Tensor
 
 
+def _check_sizes(layer: Module, kernel_size: int, stride: int, padding: int = 0) -> None:
+    if kernel_size < 1 or stride < 1 or padding < 0:
+        name = type(layer).__name__
+        raise ValueError(f"{name}: kernel_size {kernel_size}, stride {stride}, padding {padding} make no windows")
+
+
 def _check_images(layer: Module, x: Tensor, channels: int | None, kernel: int, padding: int) -> None:
     name = type(layer).__name__
     if x.ndim != 4:
@@ -39,6 +45,7 @@ class Conv2d(Module):
         rng: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
+        _check_sizes(self, kernel_size, stride, padding)
         rng = init.generator(rng)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
@@ -65,6 +72,7 @@ class _Pool2d(Module):
     def __init__(self, kernel_size: int, stride: int | None = None) -> None:
         super().__init__()
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
+        _check_sizes(self, self.kernel_size, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool. A ValueError names the shape that does not fit."""

@@ -52,6 +52,8 @@ class BatchNorm2d(Module):
         if x.ndim != 4 or x.shape[1] != self.num_features:
             raise ValueError(f"BatchNorm2d takes images (N, {self.num_features}, H, W), got shape {x.shape}")
         if self.training:
+            if 0 in x.shape:
+                raise ValueError(f"BatchNorm2d cannot learn statistics from nothing, got shape {x.shape}")
             running = (self.running_mean, self.running_var, self.momentum)
             return normalization.BatchNorm2d.apply(x, self.weight, self.bias, self.eps, running)
         scale = self.weight / np.sqrt(self.running_var + np.float32(self.eps))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinytorch.autograd import no_grad
+from tinytorch.autograd import is_grad_enabled, no_grad
 from tinytorch.kernels.softmax import softmax
 from tinytorch.nn import init
 from tinytorch.nn.activation import GELU
@@ -128,9 +128,13 @@ class GPT(Module):
         """Return the number of cached positions. Checks every layer before any of them is changed."""
         if caches is None:
             return 0
+        if is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+            raise RuntimeError("no gradient flows through past_key_values: call the model under tinytorch.no_grad()")
         if len(caches) != self.num_layers or len({cache.length for cache in caches}) != 1:
             lengths = [cache.length for cache in caches]
             raise ValueError(f"{self.num_layers} layers need as many caches of one length, got lengths {lengths}")
+        if len({id(cache) for cache in caches}) != self.num_layers:
+            raise ValueError(f"{self.num_layers} layers need a cache each, got one of them twice")
         for cache in caches:
             cache.check((shape[0], self.num_heads, shape[1], self.embed_dim // self.num_heads))
         return caches[0].length
@@ -170,8 +174,10 @@ class GPT(Module):
         prompt = np.asarray(prompt_tokens)
         ids = np.atleast_2d(prompt)
         start, end = ids.shape[-1], ids.shape[-1] + max_new_tokens
-        if start == 0 or ids.ndim != 2 or ids.dtype.kind not in "iu":
-            raise ValueError(f"a prompt is (T,) or (B, T) token numbers with T >= 1, got {prompt.shape} {prompt.dtype}")
+        if 0 in ids.shape or ids.ndim != 2 or ids.dtype.kind not in "iu":
+            raise ValueError(
+                f"a prompt is (T,) or (B, T) token numbers with B, T >= 1, got {prompt.shape} {prompt.dtype}"
+            )
         if max_new_tokens < 0 or end > self.max_seq_len:
             raise ValueError(f"{start} prompt and {max_new_tokens} new tokens: max_seq_len is {self.max_seq_len}")
         if not temperature > 0:

@@ -30,10 +30,10 @@ class ScaledDotProductAttention(Function):
 
     @staticmethod
     def forward(ctx: Context, q: np.ndarray, k: np.ndarray, v: np.ndarray, is_causal: bool = True) -> np.ndarray:
-        scores = q @ k.swapaxes(-1, -2)  # (B, H, Tq, Tk)
-        scores *= 1.0 / math.sqrt(q.shape[-1])
+        scale = q.dtype.type(1.0 / math.sqrt(q.shape[-1]))
+        scores = (q * scale) @ k.swapaxes(-1, -2)  # (B, H, Tq, Tk)
         if is_causal and q.shape[-2] > 1:  # a single query is the last position: nothing to hide
-            scores[..., causal_mask(*scores.shape[-2:])] = -np.inf
+            scores += np.where(causal_mask(*scores.shape[-2:]), q.dtype.type(-np.inf), q.dtype.type(0))
         p = softmax(scores)
         ctx.save_for_backward(q, k, v, p)
         return p @ v

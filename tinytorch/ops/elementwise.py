@@ -45,6 +45,20 @@ class Add(Function):
         return _gradients(ctx, ctx.saved_tensors, lambda: grad_output, lambda: grad_output)
 
 
+class Sub(Function):
+    """a - b."""
+
+    @staticmethod
+    def forward(ctx: Context, a: Any, b: Any) -> np.ndarray:
+        ctx.save_for_backward(a, b)
+        return a - b
+
+    @staticmethod
+    def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        # d(a-b)/da = 1, d(a-b)/db = -1
+        return _gradients(ctx, ctx.saved_tensors, lambda: grad_output, lambda: -grad_output)
+
+
 class Mul(Function):
     """a * b."""
 

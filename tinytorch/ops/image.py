@@ -38,13 +38,13 @@ class MaxPool2d(Function):
 
     @staticmethod
     def forward(ctx: Context, x: np.ndarray, kernel_size: int, stride: int) -> np.ndarray:
-        y, index = pool.max_pool2d(x, kernel_size, stride)
-        ctx.save_for_backward(index, x.shape, kernel_size, stride)
+        y = pool.max_pool2d(x, kernel_size, stride)
+        ctx.save_for_backward(x, y, kernel_size, stride)
         return y
 
     @staticmethod
     def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray, None, None]:
-        # 1 for the element that won, 0 for the others
+        # 1 for the first largest element, 0 for the others
         return (pool.max_pool2d_grad(grad_output, *ctx.saved_tensors), None, None)
 
 

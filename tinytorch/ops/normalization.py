@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinytorch.autograd import Context, Function
-from tinytorch.kernels.normalization import normalize, normalize_grad
+from tinytorch.kernels.normalization import group_dot, group_sum, normalize, normalize_grad
 
 
 class LayerNorm(Function):
@@ -16,30 +16,31 @@ class LayerNorm(Function):
 
     @staticmethod
     def forward(ctx: Context, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
-        normalized, _, _, inv_std = normalize(x, (-1,), eps)
+        normalized, _, _, inv_std = normalize(x.reshape(1, -1, weight.size), eps)
         ctx.save_for_backward(normalized, inv_std, weight)
         y = normalized * weight
         y += bias
-        return y
+        return y.reshape(x.shape)
 
     @staticmethod
     def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray | None, ...]:
         # db = sum g, dw = sum g * normalized, dx through mean and variance: see normalize_grad
         normalized, inv_std, weight = ctx.saved_tensors
-        rows = grad_output.reshape(-1, weight.size)
-        return (
-            normalize_grad(grad_output * weight, normalized, inv_std, (-1,)) if ctx.needs_input_grad[0] else None,
-            np.einsum("ij,ij->j", rows, normalized.reshape(rows.shape)),
-            np.ones(len(rows), rows.dtype) @ rows,
-            None,
-        )
+        g = grad_output.reshape(normalized.shape)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            scaled = g * weight
+            means = group_sum(scaled) / weight.size, group_dot(scaled, normalized) / weight.size
+            dx = normalize_grad(scaled, normalized, inv_std, *means).reshape(grad_output.shape)
+        dw = np.einsum("ij,ij->j", g[0], normalized[0])
+        return dx, dw, np.ones(g.shape[1], g.dtype) @ g[0], None
 
 
 class BatchNorm2d(Function):
     """The same over batch and pixels, one mean and variance per channel: x (N, C, H, W), weight and bias (C,).
 
-    The statistics in `running` = (mean, var, momentum) are updated in place, with the unbiased variance, as in PyTorch.
-    Source: Ioffe & Szegedy, "Batch normalization" (2015), algorithm 1.
+    With `running` = (mean, var, momentum), the running statistics are updated in place (the variance unbiased, as in
+    PyTorch). Source: Ioffe & Szegedy, "Batch normalization" (2015), algorithm 1.
     """
 
     @staticmethod
@@ -51,25 +52,24 @@ class BatchNorm2d(Function):
         eps: float,
         running: tuple[np.ndarray, np.ndarray, float],
     ) -> np.ndarray:
-        normalized, mean, var, inv_std = normalize(x, (0, 2, 3), eps)
+        normalized, mean, var, inv_std = normalize(x.reshape(*x.shape[:2], -1), eps)
         ctx.save_for_backward(normalized, inv_std, weight)
         running_mean, running_var, momentum = running
         n = x.size // x.shape[1]
-        running_mean += momentum * (mean.reshape(-1) - running_mean)
-        running_var += momentum * (var.reshape(-1) * (n / max(n - 1, 1)) - running_var)
-        y = normalized * weight[:, None, None]
-        y += bias[:, None, None]
-        return y
+        running_mean += momentum * (mean[:, 0] - running_mean)
+        running_var += momentum * (var[:, 0] * (n / max(n - 1, 1)) - running_var)
+        y = normalized * weight[:, None]
+        y += bias[:, None]
+        return y.reshape(x.shape)
 
     @staticmethod
     def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        # as for LayerNorm, with sums over batch and pixels
+        # as for LayerNorm, with sums over batch and pixels; the weight is one number per group and moves out of them
         normalized, inv_std, weight = ctx.saved_tensors
-        scaled = grad_output * weight[:, None, None]
-        return (
-            normalize_grad(scaled, normalized, inv_std, (0, 2, 3)) if ctx.needs_input_grad[0] else None,
-            (grad_output * normalized).sum(axis=(0, 2, 3)),
-            grad_output.sum(axis=(0, 2, 3)),
-            None,
-            None,
-        )
+        g = grad_output.reshape(normalized.shape)
+        dw, db, count = group_dot(g, normalized), group_sum(g), g.dtype.type(g.size // weight.size)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            scale = weight[:, None] * inv_std
+            dx = normalize_grad(g, normalized, scale, db / count, dw / count).reshape(grad_output.shape)
+        return dx, dw[:, 0], db[:, 0], None, None

@@ -31,7 +31,8 @@ def train(
     name
         A key of `RECIPES`.
     checkpoint
-        File that keeps model, optimizer and step, written every half minute and on Ctrl-C; removed by nobody.
+        File that keeps model, optimizer and step, written at the start, every half minute and at the end. Ctrl-C leaves
+        the last one: it may come in the middle of a step, and half a step is no checkpoint.
     resume
         Go on from the checkpoint. The batches are those that an uninterrupted run would have drawn.
     seed
@@ -58,9 +59,17 @@ def train(
         _restore(checkpoint, model, optimizer)
     elif checkpoint.exists():
         raise FileExistsError(f"{checkpoint} exists: go on from it with --resume, or remove it to begin anew")
-    _loop(r, model, optimizer, r.batches(seed), total, checkpoint, name)
-    model.eval()
-    return model, _card(name, r, model, seed, total)
+    else:
+        _save(checkpoint, model, optimizer)
+    try:
+        _loop(r, model, optimizer, r.batches(seed), total, checkpoint, name)
+        model.eval()
+        return model, _card(name, r, model, seed, total)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped after {optimizer.steps} of {total} steps. "
+            f"Go on with: python -m tinytorch.zoo train {name} --resume --checkpoint {checkpoint}"
+        ) from None
 
 
 def _loop(
@@ -88,20 +97,9 @@ def _loop(
             if time.monotonic() - saved > _SAVE_SECONDS:
                 _save(checkpoint, model, optimizer)
                 saved = time.monotonic()
-    except KeyboardInterrupt:
-        # one whole step may have been cut in two: the file of the last half minute stays, unless there is none yet
-        raise Interrupted(
-            f"stopped after {optimizer.steps} of {total} steps. {_how_to_go_on(checkpoint, name)}"
-        ) from None
     finally:
         bar.close()
     _save(checkpoint, model, optimizer)
-
-
-def _how_to_go_on(checkpoint: Path, name: str) -> str:
-    if not checkpoint.exists():
-        return "No checkpoint had been written yet."
-    return f"Go on with: python -m tinytorch.zoo train {name} --resume --checkpoint {checkpoint}"
 
 
 def _save(checkpoint: Path, model: Any, optimizer: optim.Optimizer) -> None:
