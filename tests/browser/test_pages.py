@@ -1,0 +1,77 @@
+"""Every page of the table of contents, as a reader finds it."""
+
+import pytest
+
+WIDE, NARROW = 1280, 390
+
+
+def test_a_page_asks_no_other_host_and_reports_no_error(visit, book, document):
+    window = visit(book)
+    page = window.open(document)
+    for heading in page.locator("article h2").all():  # what loads on sight loads now
+        heading.scroll_into_view_if_needed()
+    page.wait_for_load_state("networkidle")
+    assert window.troubles == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_axe_finds_no_violation(visit, book, document, width, theme):
+    window = visit(book, width=width, theme=theme)
+    page = window.open(document)
+    assert page.locator("html").get_attribute("data-theme") == theme
+    assert window.violations() == []
+
+
+def test_a_narrow_screen_never_scrolls_sideways(visit, book, document):
+    window = visit(book, width=NARROW)
+    window.open(document)
+    assert window.sideways_scroll() == 0
+
+
+def test_text_and_still_figures_need_no_script(visit, book, document):
+    window = visit(book, scripts=False)
+    page = window.page
+    page.goto(f"{book}/{document}.html")
+    assert page.locator("article h1").is_visible()
+    assert all(first_stop.bounding_box()["height"] > 50 for first_stop in page.locator(".tinytorch-still svg").all())
+    for figure in page.locator("figure.tinytorch-figure").all():
+        assert figure.locator("svg").bounding_box()["height"] > 50
+        assert figure.get_by_role("img").get_attribute("aria-label")
+        assert figure.locator("figcaption").inner_text()
+
+
+def test_every_picture_says_what_it_shows(visit, book, document):
+    page = visit(book).open(document)
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("article img, article [role=img]")]
+            .filter((image) => !(image.alt || image.getAttribute("aria-label")))
+            .map((image) => image.outerHTML.slice(0, 200))"""
+    )
+    assert unnamed == []
+
+
+def test_code_wider_than_the_screen_can_be_scrolled_by_keyboard(visit, book, document):
+    page = visit(book, width=NARROW).open(document)
+    stuck = page.evaluate(
+        """() => [...document.querySelectorAll("article pre")]
+            .filter((code) => code.scrollWidth > code.clientWidth + 1 && code.tabIndex < 0)
+            .map((code) => code.textContent.slice(0, 80))"""
+    )
+    assert stuck == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_letters_in_figures_can_be_read(visit, book, document, theme, contrast):
+    page = visit(book, width=NARROW, theme=theme).open(document)
+    ground = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    letters = page.evaluate(
+        """() => [...document.querySelectorAll(".tinytorch-figure text, .tinytorch-frame text")].map((text) => {
+            const { a, b } = text.getScreenCTM();
+            const { fill, fontSize } = getComputedStyle(text);
+            return { colour: fill, size: parseFloat(fontSize) * Math.hypot(a, b), words: text.textContent };
+        })"""
+    )
+    pale = [letter for letter in letters if contrast(letter["colour"], ground) < 4.5]
+    small = [letter for letter in letters if letter["size"] < 8]
+    assert (pale, small) == ([], [])
