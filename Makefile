@@ -12,6 +12,7 @@ help: ## list these targets
 book: $(READY) ## build the book into _build/html
 	$(BIN)/jupyter-book build -W -n --keep-going .
 
+test: export OPENBLAS_NUM_THREADS = 1 # tests run side by side: a BLAS on all cores in each makes them four times slower
 test: check ## run every test; TORCH=1 also compares with PyTorch
 	$(if $(TORCH),$(BIN)/pip install -q torch==2.13.0)
 	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/browser
@@ -29,6 +30,8 @@ check: $(READY) ## lint, format, types, layers, stale notebooks and numbers: sec
 
 lab: $(READY) ## open the chapters in JupyterLab, sliders live
 	$(BIN)/jupyter trust chapters/*/*.ipynb
+	@mkdir -p .venv/share/jupyter/lab/settings # a notebook that you run and save keeps its sliders
+	@echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > .venv/share/jupyter/lab/settings/overrides.json
 	$(BIN)/jupyter lab chapters
 
 notebooks: $(READY) ## run every chapter and write its notebook

@@ -10,7 +10,7 @@ from tinytorch.book.exercise import check
 SOURCE = (Path(__file__).parents[2] / "chapters/14_transformers/transformers.md").read_text(encoding="utf-8")
 EXERCISES = SOURCE[SOURCE.index("## Exercises") :]
 STUBS = re.findall(r"```{code-cell} python\n(def .*?)```", EXERCISES, re.DOTALL)
-CHECKS = re.findall(r"```{code-cell} python\n(check\(.*?)```", EXERCISES, re.DOTALL)
+CHECKS = re.findall(r"```{code-cell} python\n((?:cases = )?[^`]*?check\(.*?)```", EXERCISES, re.DOTALL)
 SOLUTIONS = re.findall(r"```python\n(def .*?)```", EXERCISES, re.DOTALL)
 
 
