@@ -12,13 +12,14 @@ help: ## list these targets
 book: $(READY) ## build the book into _build/html
 	$(BIN)/jupyter-book build -W -n --keep-going .
 
-test: export OPENBLAS_NUM_THREADS = 1 # tests run side by side: a BLAS on all cores in each makes them four times slower
+# Tests run side by side: a BLAS that takes all cores in each of them makes them four times slower.
+test: export OPENBLAS_NUM_THREADS = 1
 test: check ## run every test; TORCH=1 also compares with PyTorch
 	$(if $(TORCH),$(BIN)/pip install -q torch==2.13.0)
-	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/browser
+	$(BIN)/pytest -rs -n 2 --dist loadfile --ignore=tests/browser
 	$(BIN)/pytest --nbval chapters
 	$(BIN)/jupyter-book build -W -n --keep-going .
-	$(BIN)/pytest tests/browser
+	$(BIN)/pytest -rs --no-fold-skipped tests/browser
 
 check: $(READY) ## lint, format, types, layers, stale notebooks and numbers: seconds
 	$(BIN)/ruff check
@@ -40,10 +41,11 @@ notebooks: $(READY) ## run every chapter and write its notebook
 results: $(READY) ## write what was measured into the Markdown files
 	$(BIN)/python -m tinytorch.book.results write
 
-bench: $(READY) ## measure speed beside PyTorch on one thread, into chapters/measured.json
+bench: $(READY) ## measure speed beside PyTorch on one thread, and rebuild what publishes it
 	$(BIN)/pip install -q torch==2.13.0
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tinytorch.book.results write
+	$(BIN)/python -m tinytorch.book.notebooks build
 
 lock: $(READY) ## pin the newest versions that pyproject.toml allows
 	$(BIN)/pip install -q uv

@@ -98,10 +98,14 @@ class Function:
         ctx = Context()
         variables = [x if isinstance(x, Variable) else None for x in inputs]
         ctx.needs_input_grad = tuple(v is not None and v.requires_grad for v in variables)
+        first = next((v for v in variables if v is not None), None)
+        if first is None:
+            kinds = ", ".join(type(x).__name__ for x in inputs)
+            raise TypeError(f"{cls.__name__} needs at least one Tensor, got {kinds}")
         data = cls.forward(
             ctx, *(x if v is None else v.data for x, v in zip(inputs, variables, strict=True)), **options
         )
-        out = next(v for v in variables if v is not None)._like(data)
+        out = first._like(data)
         if _mode.enabled and any(ctx.needs_input_grad):
             out.requires_grad = True
             out.grad_fn = Node(cls, ctx, variables)

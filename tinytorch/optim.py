@@ -88,7 +88,8 @@ class SGD(Optimizer):
 class AdamW(Optimizer):
     """Adam with weight decay decoupled from the gradient, on every parameter that it is given, as in PyTorch.
 
-    Source: Loshchilov & Hutter, "Decoupled weight decay regularization" (2019), algorithm 2.
+    Source: Loshchilov & Hutter, "Decoupled weight decay regularization" (2019), algorithm 2; the decay is multiplied by
+    lr, as in PyTorch.
     """
 
     slots = ("mean", "square")

@@ -37,8 +37,7 @@ class Tensor(Variable):
     """
 
     grad: Tensor | None
-    __array_priority__ = 1000.0  # so that array * tensor asks the tensor
-    __array_ufunc__ = None
+    __array_ufunc__ = None  # array * tensor then asks the tensor
 
     def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
         if isinstance(data, Variable):

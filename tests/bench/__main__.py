@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tests.bench import training, transformers
+from tests.bench import startup, training, transformers
 from tinytorch.book.results import MEASURED, machine, record
 
 # run -> (how to measure it, seconds to spend, whether it needs PyTorch)
 RUNS: dict[str, tuple[Callable[[np.random.Generator, float], training.Rows], float, bool]] = {
-    "training_cnn": (training.training_cnn, 30.0, True),
+    "import": (startup.startup, 10.0, False),
+    "training_cnn": (training.training_cnn, 90.0, True),
     "training_gpt": (training.training_gpt, 60.0, True),
     "14_forward": (transformers.forward_14, 60.0, False),
     "14_generation": (transformers.generation_14, 90.0, False),

@@ -198,7 +198,15 @@ def book(serve: Any) -> str:
     """Return the origin of the book, built as it stands."""
     command = "jupyter-book build -W -n --keep-going --all ."  # all: Sphinx copies changed scripts only with a page
     program = shutil.which("jupyter-book", path=os.path.dirname(sys.executable)) or "jupyter-book"
-    built = subprocess.run([program, *command.split()[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    built = subprocess.run(
+        [program, *command.split()[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
     if built.returncode:
         pytest.fail(f"{command} failed:\n{(built.stdout + built.stderr)[-3000:]}")
     return serve(HTML)

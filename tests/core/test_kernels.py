@@ -71,15 +71,6 @@ def test_convolution_and_its_gradients_equal_loops(case):
     np.testing.assert_allclose(weight_grad, expected_weight, atol=1e-12)
 
 
-@given(shape=images, padding=st.integers(0, 3), value=st.sampled_from([0.0, -np.inf]))
-@few
-def test_padding_surrounds_and_keeps_the_image(shape, padding, value):
-    x = scattered(np.random.default_rng(0), shape)
-    np.testing.assert_array_equal(
-        conv.pad(x, padding, value), np.pad(x, [(0, 0)] * 2 + [(padding, padding)] * 2, constant_values=value)
-    )
-
-
 @few
 @given(shape=images, stride=st.integers(1, 4), seed=seeds, data=st.data())
 def test_pooling_and_its_gradients_equal_loops(shape, stride, seed, data):

@@ -81,7 +81,7 @@ def state_bytes(model: nn.Module) -> dict[str, bytes]:
 def test_a_resumed_run_ends_with_the_bytes_of_one_that_was_not_interrupted(tiny, monkeypatch, tmp_path, at):
     whole, card = training.train("tiny", tmp_path / "whole", seed=3)
     monkeypatch.setitem(RECIPES, "tiny", interrupting(tiny, at))
-    with pytest.raises(training.Interrupted, match=rf"{at} of {STEPS} steps.*--resume"):
+    with pytest.raises(training.Interrupted, match=rf"{at} of {STEPS} steps.*train tiny --seed 3 --resume"):
         training.train("tiny", tmp_path / "parts", seed=3)
     monkeypatch.setitem(RECIPES, "tiny", tiny)
     resumed, resumed_card = training.train("tiny", tmp_path / "parts", resume=True, seed=3)

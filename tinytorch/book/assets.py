@@ -60,7 +60,9 @@ def find_node() -> tuple[list[str], list[str]]:
     node, npm = shutil.which("node"), shutil.which("npm")
     found = "no Node.js on this machine"
     if node and npm:
-        version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+        version = subprocess.run(
+            [node, "--version"], capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
+        ).stdout.strip()
         major = version.lstrip("v").partition(".")[0]
         if major.isdigit() and int(major) >= OLDEST_NODE:
             return [node], [npm]
@@ -83,7 +85,9 @@ def _digest(folder: Path) -> str:
 
 
 def _run(command: list[str], folder: Path, complaint: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise AssetsError(f"{complaint} ({' '.join(command)}, in {folder}). It said:\n{said}")

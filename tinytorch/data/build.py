@@ -1,10 +1,10 @@
 """Build the data files and their cards from the packages that they come from.
 
-    python -m tinytorch.data.build --fashion-mnist FOLDER --shakespeare FOLDER
+    python -m tinytorch.data.build --fashion-mnist FOLDER --shakespeare FOLDER --digits
 
 FOLDER is where Debian's package `dataset-fashion-mnist` put its four files (/usr/share/datasets/fashion-mnist), and
 where the `*_gut.txt` files of the source distribution `shakespeare` 0.6 of the Python package index were unpacked. The
-digits come from scikit-learn, which must be installed. The output is the same to the byte wherever it is run.
+digits come from scikit-learn, which must be installed for them. The unpacked bytes are the same wherever it is run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def write(file: str, raw: bytes) -> dict[str, Any]:
 def write_card(name: str, **fields: Any) -> None:
     """Write the card of a data set."""
     fields.setdefault("restore", "Get the file back with: git checkout -- tinytorch/data/files")
-    (FOLDER / f"{name}.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    (FOLDER / f"{name}.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 def original(folder: Path, name: str) -> np.ndarray:

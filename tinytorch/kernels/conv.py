@@ -1,6 +1,6 @@
 """Two-dimensional convolution (cross-correlation) of NCHW images as a matrix product.
 
-Sources: the lowering to a matrix product is Chellapilla et al., "High performance convolutional neural networks
+Source: the lowering to a matrix product is Chellapilla et al., "High performance convolutional neural networks
 for document processing", IWFHR 2006.
 """
 
@@ -20,16 +20,6 @@ def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
     28
     """
     return (size + 2 * padding - kernel) // stride + 1
-
-
-def pad(x: np.ndarray, padding: int, value: float = 0.0) -> np.ndarray:
-    """Add `padding` rows and columns of `value` around every image: (N, C, H, W) -> (N, C, H + 2p, W + 2p)."""
-    if padding == 0:
-        return x
-    n, c, h, w = x.shape
-    out = np.full((n, c, h + 2 * padding, w + 2 * padding), value, x.dtype)
-    out[:, :, padding:-padding, padding:-padding] = x
-    return out
 
 
 def _blocks(n: int, bytes_per_image: int) -> list[slice]:

@@ -114,6 +114,7 @@ class MultiHeadAttention(Module):
         if x.ndim != 3 or x.shape[-1] != self.embed_dim:
             raise ValueError(f"MultiHeadAttention takes (B, T, {self.embed_dim}), got shape {x.shape}")
         batch, length, _ = x.shape
+        # (B, T, 3 C) -> (B, T, 3, nh, hs) -> (3, B, nh, T, hs)
         qkv = self.in_proj(x).reshape(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         return qkv[0], qkv[1], qkv[2]
 

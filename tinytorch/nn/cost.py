@@ -1,7 +1,8 @@
 """What a forward pass of GPT costs, on paper: operations and bytes as functions of the sequence length.
 
-One multiplication and one addition are two operations (FLOPs). Only matrix products are counted: the rest grows as the
-sequence does and is far smaller. Source: Kaplan et al., "Scaling laws for neural language models" (2020), table 1.
+One multiplication and one addition are two operations (FLOPs). Only matrix products are counted: the rest is far fewer
+operations, though not always less time (softmax works on every score). Source: Kaplan et al., "Scaling laws for neural
+language models" (2020), table 1. It has 2 T d for attention where this package computes 4 T d.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ def generator(rng: np.random.Generator | None) -> np.random.Generator:
 def uniform_fan_in(shape: tuple[int, ...], fan_in: int, rng: np.random.Generator) -> Parameter:
     """Draw from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): PyTorch's default for Linear and Conv2d.
 
-    Source: LeCun et al., "Efficient BackProp" (1998), section 4.6.
+    Source: the "commonly used heuristic" of Glorot & Bengio, "Understanding the difficulty of training deep feedforward
+    neural networks" (2010), equation 1.
     """
     bound = 1.0 / math.sqrt(fan_in)
     return Parameter(rng.uniform(-bound, bound, shape).astype(np.float32))

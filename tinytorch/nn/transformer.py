@@ -111,6 +111,10 @@ class GPT(Module):
             If `ids` is not (B, T), longer than `max_seq_len`, or a cache does not fit; every cache stays as it was.
         IndexError
             If a token is outside of the vocabulary.
+        TypeError
+            If `ids` are no integers.
+        RuntimeError
+            With caches, where a gradient would be needed: use `no_grad`.
         """
         ids = np.asarray(ids.data if isinstance(ids, Tensor) else ids)
         if ids.ndim != 2 or ids.shape[1] == 0:
@@ -131,8 +135,8 @@ class GPT(Module):
         if is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
             raise RuntimeError("no gradient flows through past_key_values: call the model under tinytorch.no_grad()")
         if len(caches) != self.num_layers or len({cache.length for cache in caches}) != 1:
-            lengths = [cache.length for cache in caches]
-            raise ValueError(f"{self.num_layers} layers need as many caches of one length, got lengths {lengths}")
+            found = [f"{cache.shape} holding {cache.length}" for cache in caches]
+            raise ValueError(f"{self.num_layers} layers need as many caches of one length, got {'; '.join(found)}")
         if len({id(cache) for cache in caches}) != self.num_layers:
             raise ValueError(f"{self.num_layers} layers need a cache each, got one of them twice")
         for cache in caches:
@@ -170,6 +174,13 @@ class GPT(Module):
         -------
         np.ndarray
             Prompt and new tokens: (T + max_new_tokens,), or (B, T + max_new_tokens).
+
+        Raises
+        ------
+        ValueError
+            If the prompt is empty or no token numbers, the text would be too long, or a setting is out of its range.
+        IndexError
+            If a token is outside of the vocabulary.
         """
         prompt = np.asarray(prompt_tokens)
         ids = np.atleast_2d(prompt)

@@ -1,4 +1,4 @@
-"""Batch norm and layer norm, each one operation so that no intermediate is kept."""
+"""Batch norm and layer norm, each one operation: of what lies between, only the normalized input and 1 / std stay."""
 
 from __future__ import annotations
 

@@ -67,8 +67,8 @@ def train(
         return model, _card(name, r, model, seed, total)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped after {optimizer.steps} of {total} steps. "
-            f"Go on with: python -m tinytorch.zoo train {name} --resume --checkpoint {checkpoint}"
+            f"stopped after {optimizer.steps} of {total} steps; the checkpoint may be {_SAVE_SECONDS:.0f} s older. "
+            f"Go on with: {_command(name, r, seed, total)} --resume --checkpoint {checkpoint}"
         ) from None
 
 
@@ -120,15 +120,18 @@ def _restore(checkpoint: Path, model: Any, optimizer: optim.Optimizer) -> None:
         raise DataError(f"{checkpoint} is no checkpoint of this model: {error}") from None
 
 
+def _command(name: str, r: Recipe, seed: int, total: int) -> str:
+    options = (f" --seed {seed}" if seed else "") + ("" if total == r.steps else f" --steps {total}")
+    return f"python -m tinytorch.zoo train {name}{options}"
+
+
 def _card(name: str, r: Recipe, model: Any, seed: int, total: int) -> dict[str, Any]:
     known = data.files.card(r.dataset)
     used = {file: entry["sha256"] for file, entry in known["files"].items()}
     return {
         "name": name,
         "parameters": model.num_parameters(),
-        "command": f"python -m tinytorch.zoo train {name}"
-        + (f" --seed {seed}" if seed else "")
-        + ("" if total == r.steps else f" --steps {total}"),
+        "command": _command(name, r, seed, total),
         "seed": seed,
         "recipe": {
             "optimizer": "AdamW", "steps": total, "warmup_steps": r.warmup_steps, "lr": r.lr, "betas": list(r.betas),
