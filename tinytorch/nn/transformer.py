@@ -135,8 +135,10 @@ class GPT(Module):
         if is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
             raise RuntimeError("no gradient flows through past_key_values: call the model under tinytorch.no_grad()")
         if len(caches) != self.num_layers or len({cache.length for cache in caches}) != 1:
-            found = [f"{cache.shape} holding {cache.length}" for cache in caches]
-            raise ValueError(f"{self.num_layers} layers need as many caches of one length, got {'; '.join(found)}")
+            shapes, lengths = [cache.shape for cache in caches], [cache.length for cache in caches]
+            raise ValueError(
+                f"{self.num_layers} layers need as many caches of one length, got lengths {lengths}, shapes {shapes}"
+            )
         if len({id(cache) for cache in caches}) != self.num_layers:
             raise ValueError(f"{self.num_layers} layers need a cache each, got one of them twice")
         for cache in caches:
