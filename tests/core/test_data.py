@@ -151,7 +151,11 @@ def test_a_damaged_card_is_one_error_that_names_it_and_what_to_run(folder, card,
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no gzip", gzip.compress(b"other contents")])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"no gzip", gzip.compress(b"other contents", mtime=0)],
+    ids=["missing", "empty", "no gzip", "other contents"],
+)
 def test_a_missing_full_training_set_says_how_to_get_it(tmp_path, monkeypatch, content):
     monkeypatch.setenv("FASHION_MNIST", str(tmp_path))
     if content is not None:
