@@ -28,6 +28,8 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 from yaml import YAMLError
 
+from tinytorch.book.includes import IncludeError, expand
+
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT = 600  # seconds
@@ -77,12 +79,18 @@ def read_source(path: Path) -> NotebookNode:
     Raises
     ------
     NotebookError
-        If the text is not that of a notebook.
+        If the text is not that of a notebook, or it shows code that is not there.
     """
     try:
         nb = jupytext.read(path, fmt="md:myst")
     except (nbformat.ValidationError, MystMetadataParsingError, YAMLError) as error:
         raise NotebookError(f"{path}: not a text notebook: {error}") from None
+    try:
+        for cell in nb.cells:
+            if cell.cell_type == "markdown":
+                cell.source = expand(cell.source, path.parent)
+    except IncludeError as error:
+        raise NotebookError(f"{path}: {error}") from None
     nb.metadata = nbformat.from_dict(METADATA)
     seen: Counter[str] = Counter()
     for cell in nb.cells:

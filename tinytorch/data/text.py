@@ -43,7 +43,7 @@ def encode(text: str) -> np.ndarray:
     """
     numbers = np.array([VOCABULARY.find(c) for c in text], np.int64)
     if (numbers < 0).any():
-        at = int((numbers < 0).argmax())
+        at = int(np.argmax(numbers < 0))
         raise ValueError(f"character {text[at]!r} at position {at} is not one of the {len(VOCABULARY)} known ones")
     return numbers.astype(np.uint8)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinytorch.autograd import Context, Function
 
 Axis = int | tuple[int, ...] | None
+# x is Any in each forward: NumPy 2.5's types refuse a `keepdims` that is not a literal
 
 
 def _expanded(grad: np.ndarray, shape: tuple[int, ...], axis: Axis, keepdims: bool) -> np.ndarray:
@@ -20,7 +23,7 @@ class Sum(Function):
     """Sum over `axis` (all axes if None)."""
 
     @staticmethod
-    def forward(ctx: Context, x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> np.ndarray:
+    def forward(ctx: Context, x: Any, axis: Axis = None, keepdims: bool = False) -> np.ndarray:
         ctx.save_for_backward(x.shape, axis, keepdims)
         return np.asarray(x.sum(axis=axis, keepdims=keepdims))
 
@@ -35,7 +38,7 @@ class Mean(Function):
     """Arithmetic mean over `axis` (all axes if None)."""
 
     @staticmethod
-    def forward(ctx: Context, x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> np.ndarray:
+    def forward(ctx: Context, x: Any, axis: Axis = None, keepdims: bool = False) -> np.ndarray:
         y = np.asarray(x.mean(axis=axis, keepdims=keepdims))
         ctx.save_for_backward(x.shape, axis, keepdims, max(y.size, 1) / max(x.size, 1))
         return y
@@ -51,7 +54,7 @@ class Max(Function):
     """Largest element over `axis` (all axes if None); equal elements share the gradient, as in `torch.amax`."""
 
     @staticmethod
-    def forward(ctx: Context, x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> np.ndarray:
+    def forward(ctx: Context, x: Any, axis: Axis = None, keepdims: bool = False) -> np.ndarray:
         y = np.asarray(x.max(axis=axis, keepdims=keepdims))
         ctx.save_for_backward(x, y, axis, keepdims)
         return y
