@@ -2,7 +2,19 @@
 
 from tinytorch import nn, optim
 from tinytorch.autograd import Function, is_grad_enabled, no_grad
+from tinytorch.kernels.backend import backend, get_num_threads, set_num_threads
 from tinytorch.tensor import Tensor, cat
 
 __version__ = "0.1.0"
-__all__ = ["Function", "Tensor", "cat", "is_grad_enabled", "nn", "no_grad", "optim"]
+__all__ = [
+    "Function",
+    "Tensor",
+    "backend",
+    "cat",
+    "get_num_threads",
+    "is_grad_enabled",
+    "nn",
+    "no_grad",
+    "optim",
+    "set_num_threads",
+]
