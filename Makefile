@@ -41,8 +41,8 @@ notebooks: $(READY) ## run every chapter and write its notebook
 results: $(READY) ## write what was measured into the Markdown files
 	$(BIN)/python -m tinytorch.book.results write
 
-bench: $(READY) ## measure speed beside PyTorch on one thread, and rebuild what publishes it
-	$(BIN)/pip install -q torch==2.13.0
+bench: $(READY) ## measure speed beside PyTorch and onnxruntime on one thread, and rebuild what publishes it
+	$(BIN)/pip install -q -e ".[bench]"
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tinytorch.book.results write
 	$(BIN)/python -m tinytorch.book.notebooks build

@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,19 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tests.bench import startup, training, transformers
+from tests.bench.launches import over_launches
 from tinytorch.book.results import MEASURED, machine, record
 
-# run -> (how to measure it, seconds to spend, whether it needs PyTorch)
+# run -> (how to measure it, seconds to spend, whether it needs the peers of the extra `bench`)
 RUNS: dict[str, tuple[Callable[[np.random.Generator, float], training.Rows], float, bool]] = {
     "import": (startup.startup, 10.0, False),
     "training_cnn": (training.training_cnn, 90.0, True),
     "training_gpt": (training.training_gpt, 60.0, True),
     "14_forward": (transformers.forward_14, 60.0, False),
     "14_generation": (transformers.generation_14, 90.0, False),
+    "15_matmul": (partial(over_launches, "tests.bench.matmul"), 60.0, True),
+    "15_inference": (partial(over_launches, "tests.bench.inference"), 100.0, True),
+    "15_fused": (partial(over_launches, "tests.bench.fused"), 60.0, False),
 }
 _QUICK = 0.05  # of those seconds
 
@@ -40,10 +45,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     out = options.out or (None if options.quick else MEASURED)
     chosen = [name for name in RUNS if not options.only or name in options.only]
-    skipped = [name for name in chosen if RUNS[name][2] and not _has_torch()]
+    skipped = [name for name in chosen if RUNS[name][2] and not _has_peers()]
     if skipped:
         print(
-            f"without PyTorch, not measured: {', '.join(skipped)}. Get it: pip install torch==2.13.0", file=sys.stderr
+            f'without PyTorch and onnxruntime, not measured: {", ".join(skipped)}. Get them: pip install -e ".[bench]"',
+            file=sys.stderr,
         )
     with threadpool_limits(1):
         return _measure([name for name in chosen if name not in skipped], options, out)
@@ -80,8 +86,8 @@ def _value(row: Mapping[str, Any]) -> str:
     return f"{row['value']:g} {row['unit']}"
 
 
-def _has_torch() -> bool:
-    if importlib.util.find_spec("torch") is None:
+def _has_peers() -> bool:
+    if not all(importlib.util.find_spec(name) for name in ("torch", "onnx", "onnxruntime")):
         return False
     import torch
 

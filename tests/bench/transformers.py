@@ -1,5 +1,5 @@
 """Chapter 14's published timings, one thread each, of a GPT of the zoo's sizes (d 128, 4 layers, 4 heads) with random
-weights: the time of a step does not depend on what the model has learned.
+weights: the time of a step does not depend on what the model has learned. Backend "numpy", as in the chapter.
 
 Run `14_forward`, for T = 16, 32, 64, ..., 2048 with four digits, so that a table of the rows is in order:
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from tests.bench.interleave import compare, measure, median_interval
 from tests.bench.training import Rows, row
-from tinytorch import nn, no_grad, zoo
+from tinytorch import backend, nn, no_grad, zoo
 
 LENGTHS = tuple(2**i for i in range(4, 12))
 NEW_TOKENS = (64, 128, 255)
@@ -34,7 +34,7 @@ def forward_14(rng: np.random.Generator, budget: float) -> Rows:
     sizes = (shipped.vocab_size, shipped.embed_dim, shipped.num_layers, shipped.num_heads)
     model = nn.GPT(*sizes, max_seq_len=LENGTHS[-1], rng=rng).eval()
     ids = rng.integers(0, model.vocab_size, (1, LENGTHS[-1]))
-    with no_grad():
+    with no_grad(), backend("numpy"):
         longest = model(ids).data
         for length in LENGTHS:
             np.testing.assert_allclose(model(ids[:, :length]).data, longest[:, :length], atol=1e-5)
@@ -59,7 +59,8 @@ def generation_14(rng: np.random.Generator, budget: float) -> Rows:
         cached = partial(model.generate, prompt, n, top_k=1, use_cache=True)
         check = partial(_check_equal, uncached, cached)
         share = budget * n**2 / work
-        result = compare(uncached, cached, rng, check=check, budget=share, label=f"generating {n} tokens")
+        with backend("numpy"):
+            result = compare(uncached, cached, rng, check=check, budget=share, label=f"generating {n} tokens")
         what = f"Generating {n} tokens"
         rows |= {
             f"ratio_{n:03d}": row(result.ratio, "x", f"{what}, time without past_key_value over with it, one thread"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.bench import __main__ as command
+from tests.bench import launches
 from tests.bench.interleave import compare, measure, median_interval
 from tests.bench.training import row, verdict
 from tinytorch.book import results
@@ -141,9 +142,37 @@ def test_a_run_that_stops_loses_neither_what_was_measured_nor_what_was_known(
     assert "b" in capsys.readouterr().err
 
 
-def test_without_pytorch_its_rows_are_named_and_skipped(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "_has_torch", lambda: False)
+def test_without_the_peers_their_rows_are_named_and_skipped(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "_has_peers", lambda: False)
     monkeypatch.setattr(command, "RUNS", {"peer": (pytest.fail, 1.0, True)})
     assert command.main(["--out", str(tmp_path / "measured.json")]) == 0
     assert "not measured: peer" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("values", "word"), [([1.1, 1.2, 1.3], "reached"), ([0.7, 0.8, 0.9], "missed"), ([0.9, 1.1, 1.2], "undecided")]
+)
+def test_several_launches_give_their_median_and_reach_an_aim_only_all_together(values, word):
+    found = launches.joined(values, launches.Wanted("a product", "x", 1.0))
+    assert (found["value"], found["low"], found["high"]) == (values[1], values[0], values[2])
+    assert found["what"] == f"a product (aim at least 1: {word})"
+
+
+def test_every_launch_is_a_process_of_its_own_with_another_seed(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "one_launch.py").write_text(
+        "import json, os, sys\n"
+        "assert float(sys.argv[2]) == 2.0\n"
+        'print(json.dumps({"pid": [os.getpid(), "process", "", None], "seed": [int(sys.argv[1]), "seed", "", 0]}))\n'
+    )
+    rows = launches.over_launches("one_launch", np.random.default_rng(0), budget=10.0)
+    assert rows["pid"]["low"] < rows["pid"]["high"]
+    assert rows["seed"]["low"] < rows["seed"]["value"] < rows["seed"]["high"]
+
+
+def test_a_launch_that_fails_stops_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "broken_launch.py").write_text("raise SystemExit(3)")
+    with pytest.raises(AssertionError, match="broken_launch .* ended with 3"):
+        launches.over_launches("broken_launch", np.random.default_rng(0), budget=10.0)

@@ -1,1 +1,1 @@
-"""The same operations for Numba: machine code for the processor at hand, from Python. The only folder that imports it."""
+"""The same operations in machine code for this processor, from Python: the only kernels that import Numba."""

@@ -16,6 +16,7 @@ from functools import cache
 import numpy as np
 
 from tinytorch.kernels.compiled.jit import jit
+from tinytorch.kernels.compiled.matmul import matmul_simd
 from tinytorch.kernels.compiled.simd import (
     LANES,
     REGISTERS,
@@ -41,9 +42,9 @@ _SPARE = 1 if REGISTERS == 32 else 2  # registers for what is not in the tile, b
 
 # (windows, vectors) of the tiles that are compiled: the fewest that leave no common shape slow
 TILES = (
-    ((14, 1), (8, 1), (14, 2), (8, 2), (7, 2), (4, 4), (1, 4))
+    ((14, 1), (8, 1), (14, 2), (8, 2), (7, 2), (6, 4), (4, 4), (1, 4))
     if REGISTERS == 32
-    else ((8, 1), (7, 1), (4, 1), (6, 2), (4, 2), (4, 3), (1, 4))
+    else ((8, 1), (7, 1), (4, 1), (6, 2), (4, 2), (4, 3), (2, 4), (1, 4))
 )
 
 
@@ -58,7 +59,9 @@ def choose_tile(width: int, channels: int) -> int:
         windows, vectors = TILES[index]
         if windows > width:
             return 0.0
-        useful = width / (-(-width // windows) * windows) * channels / (-(-channels // (vectors * LANES)) * vectors * LANES)
+        useful = (
+            width / (-(-width // windows) * windows) * channels / (-(-channels // (vectors * LANES)) * vectors * LANES)
+        )
         loads = (windows + vectors) / (windows * vectors)  # for each multiplication
         return useful * min(1.0, windows * vectors / 8) / (1 + 0.1 * loads)  # 8 products must be under way at once
 
@@ -106,13 +109,14 @@ def _clear(target, j, count):
 
 @jit
 def surround(images, n, first, rows, offset, dilation, padded, place, width):
-    """Copy the rows first ... first + rows - 1 of padded image n of (N, H, W, C) to padded[place]: rows of `width` pixels.
+    """Copy the rows first ... first + rows - 1 of padded image n of (N, H, W, C) to padded[place], `width` pixels each.
 
     The image begins `offset` rows and columns in; its pixels stand `dilation` apart. The rest is zero.
     """
     height, columns, channels = images.shape[1:]
     source, pitch = flat(images), width * channels
-    left, right = max(offset, 0), min(offset + columns, width)
+    left = min(max(offset, 0), width)  # a large stride may leave out all but the zeros in front
+    right = max(min(offset + columns, width), left)
     for r in range(rows):
         start = place + r * pitch
         y, skipped = divmod(first + r - offset, dilation)
@@ -168,7 +172,7 @@ def row_kernel(windows: int, vectors: int):
     return row
 
 
-_row0, _row1, _row2, _row3, _row4, _row5, _row6 = (row_kernel(*tile) for tile in TILES)
+_row0, _row1, _row2, _row3, _row4, _row5, _row6, _row7 = (row_kernel(*tile) for tile in TILES)
 
 
 @jit
@@ -186,13 +190,15 @@ def convolve_row(tile, *arguments):
         _row4(*arguments)
     elif tile == 5:
         _row5(*arguments)
-    else:
+    elif tile == 6:
         _row6(*arguments)
+    else:
+        _row7(*arguments)
 
 
 @jit
 def seen_rows(y, stride, offset, dilation, height, kh):
-    """Return the first row of a window over result row y that lies in the image, and the first one that no longer does."""
+    """Return the first row of the window of result row y that lies in the image, and the first that no longer does."""
     above = offset - y * stride
     low = min(max(above, 0), kh)
     return low, max(min(above + (height - 1) * dilation + 1, kh), low)
@@ -241,8 +247,10 @@ def conv2d(x, weight, bias, stride, padding):
 
 def conv2d_input_grad(grad, weight, input_shape, stride, padding):
     """Gradient of `conv2d` for x: the convolution of the gradient with the weights turned around."""
-    turned = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    kernel = weight.shape[2]
+    turned, (kh, kw) = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3), weight.shape[2:]
+    kernel = max(kh, kw)
+    if kh != kw:  # one offset has to do for rows and columns
+        turned = np.pad(turned, ((0, 0), (0, 0), (kernel - kh, 0), (kernel - kw, 0)))
     return _run(images_last(grad), turned, None, input_shape[2:], kernel - 1 - padding, stride, 1)
 
 
@@ -264,9 +272,13 @@ def weight_kernel(rows: int, vectors: int):
             first = item * chunk
             count = min(chunk, images.shape[0] - first)
             for n in range(count):
-                surround(images, first + n, 0, padded_rows, offset, 1, padded, n * padded_rows * pitch, pitch // channels)
+                surround(
+                    images, first + n, 0, padded_rows, offset, 1, padded, n * padded_rows * pitch, pitch // channels
+                )
             for ky in range(kh):
-                low = max(0, -(-(offset - ky) // stride))  # rows of the gradient whose window has its row ky in the image
+                low = max(
+                    0, -(-(offset - ky) // stride)
+                )  # rows of the gradient whose window has its row ky in the image
                 high = min(height, (images.shape[1] - 1 + offset - ky) // stride + 1)
                 for p in range(padded_channels // width):
                     for r in range(0, run, rows):
@@ -309,3 +321,9 @@ def conv2d_weight_grad(grad, x, kernel, stride, padding):
     parallel_for(weight_kernel(rows, vectors), parts, images, grads, padding, stride, kh, kw, chunk, sums)
     total = sums.sum(axis=0)[:, :out_channels]  # in the order of the images, whoever computed the parts
     return total.reshape(kh, kw, channels, out_channels).transpose(3, 2, 0, 1)
+
+
+def conv2d_bias_grad(grad):
+    """Gradient of `conv2d` for the bias: (O,), as a product with ones."""
+    pixels = images_last(grad).reshape(-1, grad.shape[1])
+    return matmul_simd(np.ones((1, len(pixels)), np.float32), pixels)[0]

@@ -81,7 +81,8 @@ class _OnDisk(_Cache):
     def _file(self, signature: Any, codegen: Any) -> Path | None:
         """Return where a function of that signature lies; None if it depends on something without a lasting name."""
         arguments, _ = sigutils.normalize_signature(signature)
-        parts = numba.__version__, sys.version, codegen.magic_tuple(), _identity(self._function), *map(_spell, arguments)
+        around = numba.__version__, sys.version, codegen.magic_tuple()
+        parts = around, _identity(self._function), [_spell(a) for a in arguments]
         if " at 0x" in repr(parts):
             return None
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -92,8 +93,11 @@ class _OnDisk(_Cache):
         if not self._on:
             return None
         target_context.refresh()
+        file = self._file(signature, target_context.codegen())
+        if file is None:
+            return None
         try:
-            payload = pickle.loads(self._file(signature, target_context.codegen()).read_bytes())
+            payload = pickle.loads(file.read_bytes())
             result = CompileResult._rebuild(target_context, *payload)
         except Exception:  # no file, or a damaged one: both are made anew
             return None
@@ -110,8 +114,10 @@ class _OnDisk(_Cache):
             partial.write_bytes(dumps(result._reduce()))
             os.replace(partial, file)  # whole or not at all: other processes may be reading
         except OSError:
+            pass
+        finally:
             with suppress(OSError):
-                partial.unlink()
+                partial.unlink(missing_ok=True)
 
 
 @cache
@@ -157,9 +163,9 @@ def jit(function: Callable[..., Any] | None = None, *, any_layout: bool = False,
     return dispatcher
 
 
-def _share_among_layouts(dispatcher: Dispatcher) -> None:
+def _share_among_layouts(dispatcher: Any) -> None:
     def compile_for(*args: Any) -> Any:
-        kinds = [dispatcher.typeof_pyval(a) for a in args]
+        kinds: list[Any] = [dispatcher.typeof_pyval(a) for a in args]
         shared = [k.copy(layout="A") if isinstance(k, types.Array) else k for k in kinds]
         machine_code = dispatcher.compile(tuple(shared))
         dispatcher._insert([k._code for k in kinds], machine_code, False)  # found at once from now on
@@ -176,6 +182,7 @@ class _Progress(event.Listener):
     """
 
     def __init__(self) -> None:
+        self.functions = 0
         self._depth, self._bar, self._said = 0, tqdm(disable=True), False
 
     def _is_ours(self, data: dict[str, Any]) -> bool:
@@ -198,9 +205,16 @@ class _Progress(event.Listener):
     def on_end(self, event: Any) -> None:
         if self._is_ours(event.data):
             self._depth -= 1
+            self.functions += 1
             self._bar.update()
             if self._depth == 0:
                 self._bar.close()
 
 
-event.register("numba:compile", _Progress())
+_progress = _Progress()
+event.register("numba:compile", _progress)
+
+
+def compiled_functions() -> int:
+    """Return how many functions this process has compiled; those that came from the disk do not count."""
+    return _progress.functions

@@ -7,6 +7,8 @@ registers while k runs; every number loaded is used for a whole row or column of
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tinytorch.kernels.compiled.jit import jit
@@ -27,6 +29,7 @@ from tinytorch.kernels.compiled.simd import (
     zeros,
 )
 from tinytorch.kernels.compiled.threads import parallel_for
+from tinytorch.kernels.matmul import batch_shape, pairs
 
 VECTORS = 4 if REGISTERS == 32 else 2  # of a panel of b
 ROWS = (REGISTERS - VECTORS - 1) // VECTORS  # of a tile: what the registers hold beside a row of b and a number of a
@@ -47,7 +50,7 @@ def loops(a, b, out):
                 out[i, j] += x * b[k, j]
 
 
-@jit
+@jit(any_layout=True)
 def pack_panels(b, panels):
     """Copy b (K, N) into panels (ceil(N / WIDTH), K, WIDTH), the last one filled up with zeros."""
     depth, columns = b.shape
@@ -69,7 +72,7 @@ def pack_panels(b, panels):
                         panels[p, k, j] = b[k, first + j]
 
 
-@jit
+@jit(any_layout=True)
 def product_of_panels(a, b, in_place, panels, out, start, stop):
     """Compute the blocks start ... stop - 1 of _BLOCK rows of out = a @ b.
 
@@ -135,7 +138,7 @@ def _write(tile, c, place, stride, rows, width, add):
             store_first(c, place + i * stride + j, numbers, width - j)
 
 
-@jit
+@jit(any_layout=True)
 def product_of_row(a, b, out, start, stop):
     """Compute the panels start ... stop - 1 of out = a @ b for a single row a: every number of b is used once."""
     source, step, columns = flat(b), b.strides[0] // 4, b.shape[1]
@@ -155,7 +158,7 @@ def product_of_row(a, b, out, start, stop):
                 store_first(c, v, result, columns - v)
 
 
-@jit
+@jit(any_layout=True)
 def products_of_columns(a, b, out, start, stop):
     """Compute blocks of 4 columns of out = a @ b where those of b lie in one piece, as in x @ weight.T: dot products."""
     x, lda, y, ldb = flat(a), a.strides[0] // 4, flat(b), b.strides[1] // 4
@@ -189,10 +192,10 @@ def products_of_columns(a, b, out, start, stop):
                     out[i, n] += a[i, k] * b[k, n]
 
 
-def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Multiply float32 a (M, K) by b (K, N), of any strides: (M, N), rows in one piece."""
+def matmul_simd(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Multiply float32 a (M, K) by b (K, N), of any strides, into out (M, N), whose rows lie in one piece."""
     (rows, depth), columns = a.shape, b.shape[1]
-    out = np.empty((rows, columns), np.float32)
+    out = np.empty((rows, columns), np.float32) if out is None else out
     rows_whole = b.strides[1] == 4 or columns == 1
     if rows <= _FEW and b.strides[0] == 4 and a.strides[1] == 4:
         parallel_for(products_of_columns, -(-columns // 4), a, b, out)
@@ -204,3 +207,25 @@ def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         pack_panels(b[:, in_place * WIDTH :], panels)
         parallel_for(product_of_panels, -(-rows // _BLOCK), a, b, in_place, panels, out)
     return out
+
+
+def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Multiply float32 a (..., M, K) by b (..., K, N), of any strides: (..., M, N); the axes in front broadcast."""
+    batch = batch_shape(a, b)
+    if not batch:
+        return matmul_simd(a, b)
+    if b.ndim == 2:  # one large product instead of many small ones
+        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+        return matmul_simd(rows, b).reshape(*a.shape[:-1], b.shape[1])
+    out = np.empty((*batch, a.shape[-2], b.shape[-1]), np.float32)
+    for at, left, right in pairs(a, b, batch):
+        matmul_simd(left, right, out[at])
+    return out
+
+
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """Multiply x (R, in) by the transpose of weight (out, in), add bias (out,): (R, out)."""
+    y = matmul(x, weight.T)
+    if bias is not None:
+        y += bias
+    return y

@@ -8,8 +8,6 @@ Arrays are flat and contiguous here, and places in them are counted in elements.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Any
 
 import llvmlite.binding as llvm
 import numba
@@ -385,7 +383,7 @@ def add_dot_products(typing, tile, a, i, a_stride, b, j, b_stride, rows):
 
 @intrinsic
 def store_totals(typing, tile, array, index, stride, width):
-    """Write the sum of the lanes of each vector: a row of `width` (a constant) numbers, the next `stride` further on."""
+    """Write the sum of the lanes of each vector: rows of `width` (a constant) numbers, `stride` apart."""
     if not (_is_flat(array) and isinstance(width, types.IntegerLiteral)):
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from tinytorch.kernels.backend import get_num_threads
@@ -26,6 +27,6 @@ def parallel_for(kernel: Callable[..., Any], count: int, *args: Any) -> None:
         return
     pool = _pool(threads)
     bounds = [count * i // threads for i in range(threads + 1)]
-    futures = [pool.submit(kernel, *args, a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    futures = [pool.submit(kernel, *args, a, b) for a, b in pairwise(bounds)]
     for future in wait(futures).done:
         future.result()
