@@ -16,6 +16,7 @@ book: $(READY) ## build the book into _build/html
 test: export OPENBLAS_NUM_THREADS = 1
 test: check ## run every test; TORCH=1 also compares with PyTorch
 	$(if $(TORCH),$(BIN)/pip install -q torch==2.13.0)
+	$(BIN)/python -m tinytorch.kernels warmup
 	$(BIN)/pytest -rs -n 2 --dist loadfile --ignore=tests/browser
 	$(BIN)/pytest --nbval chapters
 	$(BIN)/jupyter-book build -W -n --keep-going .
