@@ -29,6 +29,7 @@ from tinytorch.kernels.compiled.simd import (
     relu_tile,
     repeat,
     store,
+    store_corner,
     store_first,
     store_tile,
     zeros,
@@ -136,7 +137,7 @@ def surround(images, n, first, rows, offset, dilation, padded, place, width):
 
 def row_kernel(windows: int, vectors: int):
     """Compile the convolution of one row of the result by tiles of that shape."""
-    width, size = vectors * LANES, windows * vectors
+    width = vectors * LANES
 
     @jit
     def row(padded, place, pitch, step, kh, low, high, run, packed, start, relu, out, target, columns, channels):
@@ -145,7 +146,6 @@ def row_kernel(windows: int, vectors: int):
         Windows are `step` apart and have kh rows, `pitch` apart, of `run` numbers; outside of the rows low ... high - 1
         there are only zeros. The weights lie at packed[start].
         """
-        box = np.empty(size * LANES, np.float32)
         panels = -(-channels // width)
         for p in range(panels):
             rest = channels - p * width
@@ -160,14 +160,11 @@ def row_kernel(windows: int, vectors: int):
                         j += width
                 if relu:
                     tile = relu_tile(tile)
+                at = target + x * channels + p * width
                 if rest >= width:
-                    store_tile(tile, out, target + x * channels + p * width, channels, vectors)
+                    store_tile(tile, out, at, channels, vectors)
                 else:
-                    store_tile(tile, box, 0, width, vectors)
-                    for w in range(windows):
-                        for v in range(0, rest, LANES):
-                            numbers = load_first(box, w * width + v, rest - v)
-                            store_first(out, target + (x + w) * channels + p * width + v, numbers, rest - v)
+                    store_corner(tile, out, at, channels, windows, rest, vectors)
 
     return row
 

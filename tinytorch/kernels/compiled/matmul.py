@@ -15,14 +15,15 @@ from tinytorch.kernels.compiled.jit import jit
 from tinytorch.kernels.compiled.simd import (
     LANES,
     REGISTERS,
+    add_corner,
     add_dot_products,
     add_outer_product,
     broadcast,
     flat,
     fma,
-    load,
     load_first,
     load_tile,
+    store_corner,
     store_first,
     store_tile,
     store_totals,
@@ -125,17 +126,12 @@ def _copy_rows(a, first, rows, k0, count, copied):
 @jit
 def _write(tile, c, place, stride, rows, width, add):
     """Store a tile, or add it to what is there; of a tile at the edge only the rows and columns that exist."""
-    if rows == ROWS and width == WIDTH and not add:
+    if add:
+        tile = add_corner(tile, c, place, stride, rows, width, VECTORS)
+    if rows == ROWS and width == WIDTH:
         store_tile(tile, c, place, stride, VECTORS)
-        return
-    box = np.empty(TILE * LANES, np.float32)
-    store_tile(tile, box, 0, WIDTH, VECTORS)
-    for i in range(rows):
-        for j in range(0, width, LANES):
-            numbers = load(box, i * WIDTH + j)
-            if add:
-                numbers = numbers + load_first(c, place + i * stride + j, width - j)
-            store_first(c, place + i * stride + j, numbers, width - j)
+    else:
+        store_corner(tile, c, place, stride, rows, width, VECTORS)
 
 
 @jit(any_layout=True)
@@ -148,7 +144,9 @@ def product_of_row(a, b, out, start, stop):
         if columns - j >= WIDTH:
             tile = zeros(VECTORS)
             for k in range(a.shape[1]):
-                tile = add_outer_product(tile, flat(a), k * (a.strides[1] // 4), 0, load_tile(source, k * step + j, VECTORS))
+                tile = add_outer_product(
+                    tile, flat(a), k * (a.strides[1] // 4), 0, load_tile(source, k * step + j, VECTORS)
+                )
             store_tile(tile, c, j, 0, VECTORS)
         else:
             for v in range(j, columns, LANES):

@@ -55,17 +55,21 @@ def _pool_row(memory, source, pitch, k, is_max, relu, columns, channels, target)
         for c in range(0, channels, LANES):
             rest = channels - c
             place = source + x * k * channels + c
-            best, total = load_first(memory, place, rest), zero
+            result = zero
+            if is_max:
+                result = load_first(memory, place, rest)
             for i in range(k):
                 for j in range(k):
                     value = load_first(memory, place + i * pitch + j * channels, rest)
-                    best = where(either(value > best, value != value), value, best)
-                    total = total + value
+                    if is_max:
+                        result = where(either(value > result, value != value), value, result)
+                    else:
+                        result = result + value
             if not is_max:
-                best = total / count
+                result = result / count
             elif relu:  # max and ReLU may change places: fewer numbers are left now
-                best = where(best < zero, zero, best)
-            store_first(memory, target + x * channels + c, best, rest)
+                result = where(result < zero, zero, result)
+            store_first(memory, target + x * channels + c, result, rest)
 
 
 @jit

@@ -97,6 +97,14 @@ def _first(builder, count):
     return builder.icmp_signed("<", ir.Constant(_VI, list(range(LANES))), limit)
 
 
+def _load_first(builder, pointer, lanes):
+    return _call(builder, f"llvm.masked.load.{_suffix(_V)}.p0", _V, pointer, _I32(4), lanes, ir.Constant(_V, None))
+
+
+def _store_first(builder, value, pointer, lanes):
+    _call(builder, f"llvm.masked.store.{_suffix(_V)}.p0", ir.VoidType(), value, pointer, _I32(4), lanes)
+
+
 def _is_flat(array):
     return isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C" and array.dtype == types.float32
 
@@ -120,9 +128,7 @@ def load_first(typing, array, index, count):
         return None
 
     def generate(context, builder, signature, args):
-        pointer = _pointer(context, builder, array, *args[:2])
-        lanes = _first(builder, args[2])
-        return _call(builder, f"llvm.masked.load.{_suffix(_V)}.p0", _V, pointer, _I32(4), lanes, ir.Constant(_V, None))
+        return _load_first(builder, _pointer(context, builder, array, *args[:2]), _first(builder, args[2]))
 
     return vector(array, types.intp, types.intp), generate
 
@@ -147,9 +153,7 @@ def store_first(typing, array, index, value, count):
         return None
 
     def generate(context, builder, signature, args):
-        pointer = _pointer(context, builder, array, *args[:2])
-        lanes = _first(builder, args[3])
-        _call(builder, f"llvm.masked.store.{_suffix(_V)}.p0", ir.VoidType(), args[2], pointer, _I32(4), lanes)
+        _store_first(builder, args[2], _pointer(context, builder, array, *args[:2]), _first(builder, args[3]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector, types.intp), generate
@@ -424,3 +428,43 @@ def relu_tile(typing, tile):
         return context.make_tuple(builder, tile, out)
 
     return tile(tile), generate
+
+
+def _corner(context, builder, tile, width, array, args):
+    """Yield (number, address, mask) of the vectors of a tile of which only the first rows and columns exist."""
+    memory, index, stride, rows, columns = args
+    for n in range(len(tile)):
+        r, v = divmod(n, width)
+        place = builder.add(index, builder.add(builder.mul(stride, _I64(r)), _I64(v * LANES)))
+        rest = builder.sub(columns, _I64(v * LANES))
+        count = builder.select(builder.icmp_signed("<", _I64(r), rows), rest, _I64(0))
+        yield n, _pointer(context, builder, array, memory, place), _first(builder, count)
+
+
+@intrinsic
+def store_corner(typing, tile, array, index, stride, rows, columns, width):
+    """Write the first rows and columns of a tile, whose rows have `width` vectors (a constant), to array[index]."""
+    if not (_is_flat(array) and isinstance(width, types.IntegerLiteral)):
+        return None
+
+    def generate(context, builder, signature, args):
+        for n, pointer, lanes in _corner(context, builder, tile, width.literal_value, array, args[1:6]):
+            _store_first(builder, builder.extract_value(args[0], n), pointer, lanes)
+        return context.get_dummy_value()
+
+    return types.void(tile, array, types.intp, types.intp, types.intp, types.intp, width), generate
+
+
+@intrinsic
+def add_corner(typing, tile, array, index, stride, rows, columns, width):
+    """Return tile + what stands at array[index], of which only the first rows and columns exist."""
+    if not (_is_flat(array) and isinstance(width, types.IntegerLiteral)):
+        return None
+
+    def generate(context, builder, signature, args):
+        out = []
+        for n, pointer, lanes in _corner(context, builder, tile, width.literal_value, array, args[1:6]):
+            out.append(builder.fadd(builder.extract_value(args[0], n), _load_first(builder, pointer, lanes)))
+        return context.make_tuple(builder, tile, out)
+
+    return tile(tile, array, types.intp, types.intp, types.intp, types.intp, width), generate
