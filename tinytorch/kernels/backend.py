@@ -9,16 +9,21 @@ The default is `numba` where Numba is installed. It is imported, and its kernels
 
 from __future__ import annotations
 
+import functools
 import importlib
-import importlib.util
+import operator
 import os
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 BACKENDS = ("naive", "numpy", "numba")
+
+_FLOAT32 = np.dtype(np.float32)
+_INSTALL = 'pip install "tinytorch-book[numba]"'
 
 _current: str | None = None  # for the whole process: threads that work for one model see one choice
 _threads = 1
@@ -28,13 +33,23 @@ def current_backend() -> str:
     """Return the name of the backend in use; the first call settles the default."""
     global _current
     if _current is None:
-        if importlib.util.find_spec("numba"):
+        try:
+            compiled("jit")
             _current = "numba"
-        else:
+        except (ImportError, OSError) as error:  # not installed, or one that does not fit this NumPy or this system
             _current = "numpy"
-            message = 'TinyTorch computes with NumPy: Numba is not installed (pip install "tinytorch-book[numba]")'
-            warnings.warn(message, stacklevel=2)
+            warnings.warn(f"TinyTorch computes with NumPy, the compiled kernels cannot be used: {error}", stacklevel=2)
     return _current
+
+
+def compiled(name: str) -> ModuleType:
+    """Import a module of `tinytorch/kernels/compiled`; a ModuleNotFoundError says what to install for it."""
+    try:
+        return importlib.import_module(f"tinytorch.kernels.compiled.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("tinytorch"):
+            raise
+        raise ModuleNotFoundError(f"compiled kernels need {error.name}: {_INSTALL}", name=error.name) from error
 
 
 class backend:
@@ -51,18 +66,26 @@ class backend:
     def __init__(self, name: str) -> None:
         if name not in BACKENDS:
             raise ValueError(f"there is no backend {name!r}: choose one of {', '.join(BACKENDS)}")
-        if name == "numba" and not importlib.util.find_spec("numba"):
-            raise ModuleNotFoundError('the backend "numba" needs Numba: pip install "tinytorch-book[numba]"')
+        if name == "numba":
+            compiled("jit")
+        self.name, self._entered = name, False
+        self._before: list[str | None] = []
+        self._switch()
+
+    def _switch(self) -> None:
         global _current
-        self._previous, self.name = _current, name
-        _current = name
+        self._before.append(_current)
+        _current = self.name
 
     def __enter__(self) -> backend:
+        if self._entered:  # used before: the call itself has switched the first time
+            self._switch()
+        self._entered = True
         return self
 
     def __exit__(self, *exc: object) -> None:
         global _current
-        _current = self._previous
+        _current = self._before.pop()
 
     def __repr__(self) -> str:
         return f"backend({self.name!r})"
@@ -76,9 +99,9 @@ def set_num_threads(count: int | None) -> None:
     global _threads
     if count is None:
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if count < 1:
+    if operator.index(count) < 1:
         raise ValueError(f"kernels need at least one thread, got {count}")
-    _threads = count
+    _threads = operator.index(count)
 
 
 def get_num_threads() -> int:
@@ -90,14 +113,15 @@ class Kernel:
     """An operation on arrays, with an implementation for each backend.
 
     `@kernel` makes it of the NumPy version; `@name.naive` adds the loops; the compiled one has the same name in the
-    module of the same name under `tinytorch/kernels/compiled`.
+    module of the same name under `tinytorch/kernels/compiled`. It is given arrays of float32 only, of any strides; where
+    a kernel takes `indices`, of integers too.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.__wrapped__ = function
-        self.__name__, self.__doc__, self.__module__ = function.__name__, function.__doc__, function.__module__
-        self.__qualname__ = function.__qualname__
-        self._versions = {"numpy": function}
+    __name__: str
+
+    def __init__(self, function: Callable[..., Any], indices: bool = False) -> None:
+        functools.update_wrapper(self, function)
+        self._versions, self._indices = {"numpy": function}, indices
 
     def naive(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Take a function as the naive version."""
@@ -107,18 +131,22 @@ class Kernel:
     def version(self, name: str) -> Callable[..., Any]:
         """Return the implementation of the named backend."""
         if name == "numba" and name not in self._versions:
-            module = importlib.import_module(self.__module__.replace(".kernels.", ".kernels.compiled."))
-            self._versions[name] = getattr(module, self.__name__)
+            self._versions[name] = getattr(compiled(self.__module__.rpartition(".")[2]), self.__name__)
         return self._versions[name]
 
     def __call__(self, *args: Any) -> Any:
         name = _current or current_backend()
         if name == "numba":
             for a in args:
-                if isinstance(a, np.ndarray) and a.dtype != np.float32 and a.dtype.kind not in "iub":
-                    name = "numpy"
-                    break
-        return self.version(name)(*args)
+                if isinstance(a, np.ndarray):
+                    if a.dtype is not _FLOAT32 and a.dtype != _FLOAT32:  # `is` alone is fast, and right but for copies
+                        if self._indices and a.dtype.kind in "iu":
+                            continue
+                        name = "numpy"
+                        break
+                    if not a.flags.aligned:  # compiled code steps from one whole element to another
+                        args = tuple(np.require(x, None, "A") if isinstance(x, np.ndarray) else x for x in args)
+        return (self._versions.get(name) or self.version(name))(*args)
 
     def __repr__(self) -> str:
         return f"<kernel {self.__module__}.{self.__name__}>"

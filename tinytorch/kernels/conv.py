@@ -1,4 +1,4 @@
-"""Two-dimensional convolution (cross-correlation) of NCHW images as a matrix product.
+"""Two-dimensional convolution (cross-correlation) of NCHW images: as loops, and as a matrix product.
 
 Source: the lowering to a matrix product is Chellapilla et al., "High performance convolutional neural networks
 for document processing", IWFHR 2006.
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tinytorch.kernels.backend import kernel
+
 _BLOCK_BYTES = 1 << 19  # columns of one block of images: half an L2 cache, so that the product reads them from there
 
 
@@ -20,6 +22,17 @@ def output_size(size: int, kernel: int, stride: int, padding: int) -> int:
     28
     """
     return (size + 2 * padding - kernel) // stride + 1
+
+
+def _window(
+    y: int, z: int, size: tuple[int, int], kernel: tuple[int, int], stride: int, padding: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (i, j, row, column): the weights of the window over output (y, z) that lie on the image, and on what."""
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            row, column = y * stride + i - padding, z * stride + j - padding
+            if 0 <= row < size[0] and 0 <= column < size[1]:
+                yield i, j, row, column
 
 
 def _blocks(n: int, bytes_per_image: int) -> list[slice]:
@@ -51,6 +64,7 @@ def _columns(x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int) 
         yield block, columns[:m].reshape(m, kh * kw * c, ho * wo)
 
 
+@kernel
 def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: int, padding: int) -> np.ndarray:
     """Convolve x (N, C, H, W) with weight (O, C, kh, kw), add bias (O,): (N, O, Ho, Wo)."""
     n, _, h, w = x.shape
@@ -65,6 +79,21 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: i
     return out.reshape(n, o, ho, wo)
 
 
+@conv2d.naive
+def conv2d_naive(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, stride: int, padding: int) -> np.ndarray:
+    """Compute each output number as one sum over its window, number by number."""
+    (n, _, h, w), (o, c, kh, kw) = x.shape, weight.shape
+    out = np.empty((n, o, output_size(h, kh, stride, padding), output_size(w, kw, stride, padding)), x.dtype)
+    for image, channel, y, z in np.ndindex(*out.shape):
+        total = out.dtype.type(0) if bias is None else bias[channel]
+        for i, j, row, column in _window(y, z, (h, w), (kh, kw), stride, padding):
+            for k in range(c):
+                total += weight[channel, k, i, j] * x[image, k, row, column]
+        out[image, channel, y, z] = total
+    return out
+
+
+@kernel
 def conv2d_input_grad(
     grad: np.ndarray, weight: np.ndarray, input_shape: tuple[int, ...], stride: int, padding: int
 ) -> np.ndarray:
@@ -92,6 +121,22 @@ def conv2d_input_grad(
     return out
 
 
+@conv2d_input_grad.naive
+def conv2d_input_grad_naive(
+    grad: np.ndarray, weight: np.ndarray, input_shape: tuple[int, ...], stride: int, padding: int
+) -> np.ndarray:
+    """Take each multiplication of `conv2d_naive` once more: its weight times the gradient goes to its pixel."""
+    (_, c, h, w), (kh, kw) = input_shape, weight.shape[2:]
+    out = np.zeros(input_shape, grad.dtype)
+    for image, channel, y, z in np.ndindex(*grad.shape):
+        g = grad[image, channel, y, z]
+        for i, j, row, column in _window(y, z, (h, w), (kh, kw), stride, padding):
+            for k in range(c):
+                out[image, k, row, column] += weight[channel, k, i, j] * g
+    return out
+
+
+@kernel
 def conv2d_weight_grad(
     grad: np.ndarray, x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int
 ) -> np.ndarray:
@@ -104,3 +149,33 @@ def conv2d_weight_grad(
         # columns first: OpenBLAS takes 30 % less time for the larger matrix on the left
         total += np.matmul(columns, flat[block].transpose(0, 2, 1)).sum(axis=0)
     return total.reshape(kh, kw, c, o).transpose(3, 2, 0, 1)
+
+
+@conv2d_weight_grad.naive
+def conv2d_weight_grad_naive(
+    grad: np.ndarray, x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int
+) -> np.ndarray:
+    """Take each multiplication of `conv2d_naive` once more: its pixel times the gradient goes to its weight."""
+    _, c, h, w = x.shape
+    out = np.zeros((grad.shape[1], c, *kernel), grad.dtype)
+    for image, channel, y, z in np.ndindex(*grad.shape):
+        g = grad[image, channel, y, z]
+        for i, j, row, column in _window(y, z, (h, w), kernel, stride, padding):
+            for k in range(c):
+                out[channel, k, i, j] += x[image, k, row, column] * g
+    return out
+
+
+@kernel
+def conv2d_bias_grad(grad: np.ndarray) -> np.ndarray:
+    """Gradient of `conv2d` for the bias: (O,), summed over all images and positions."""
+    return np.asarray(grad.sum(axis=(0, 2, 3)))
+
+
+@conv2d_bias_grad.naive
+def conv2d_bias_grad_naive(grad: np.ndarray) -> np.ndarray:
+    """Add number by number."""
+    out = np.zeros(grad.shape[1], grad.dtype)
+    for n, o, y, z in np.ndindex(*grad.shape):
+        out[o] += grad[n, o, y, z]
+    return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinytorch.kernels.backend import kernel
 from tinytorch.kernels.conv import output_size
 
 
@@ -13,10 +14,16 @@ def _window(x: np.ndarray, kernel: int, stride: int, i: int, j: int) -> np.ndarr
     return x[:, :, i : i + stride * ho : stride, j : j + stride * wo : stride]
 
 
+def _empty_result(shape: tuple[int, ...], kernel: int, stride: int, dtype: np.dtype) -> np.ndarray:
+    n, c, h, w = shape
+    return np.empty((n, c, output_size(h, kernel, stride, 0), output_size(w, kernel, stride, 0)), dtype)
+
+
 def _offsets(kernel: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(kernel) for j in range(kernel)]
 
 
+@kernel
 def max_pool2d(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
     """Return the largest value of every window: (N, C, Ho, Wo). NaN wins over every number, as in NumPy."""
     best = _window(x, kernel, stride, 0, 0).copy()
@@ -25,6 +32,21 @@ def max_pool2d(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
     return best
 
 
+@max_pool2d.naive
+def max_pool2d_naive(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
+    """Look at each element of a window; keep the largest so far."""
+    out = _empty_result(x.shape, kernel, stride, x.dtype)
+    for n, c, y, z in np.ndindex(*out.shape):
+        best = x[n, c, y * stride, z * stride]
+        for i, j in _offsets(kernel):
+            value = x[n, c, y * stride + i, z * stride + j]
+            if value > best or value != value:  # NaN is the one number that differs from itself
+                best = value
+        out[n, c, y, z] = best
+    return out
+
+
+@kernel
 def max_pool2d_grad(grad: np.ndarray, x: np.ndarray, y: np.ndarray, kernel: int, stride: int) -> np.ndarray:
     """Gradient of `max_pool2d`, whose result was y, for x: all of a window's goes to its first largest element.
 
@@ -43,6 +65,20 @@ def max_pool2d_grad(grad: np.ndarray, x: np.ndarray, y: np.ndarray, kernel: int,
     return out
 
 
+@max_pool2d_grad.naive
+def max_pool2d_grad_naive(grad: np.ndarray, x: np.ndarray, y: np.ndarray, kernel: int, stride: int) -> np.ndarray:
+    """Go through each window until the largest element is found, or the window ends; that one takes the gradient."""
+    out = np.zeros(x.shape, grad.dtype)
+    for n, c, row, column in np.ndindex(*y.shape):
+        for i, j in _offsets(kernel):
+            place = n, c, row * stride + i, column * stride + j
+            if x[place] == y[n, c, row, column]:
+                break
+        out[place] += grad[n, c, row, column]
+    return out
+
+
+@kernel
 def avg_pool2d(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
     """Return the mean of every window: (N, C, Ho, Wo)."""
     total = _window(x, kernel, stride, 0, 0).copy()
@@ -52,6 +88,19 @@ def avg_pool2d(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
     return total
 
 
+@avg_pool2d.naive
+def avg_pool2d_naive(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
+    """Sum each window, element by element, and divide."""
+    out = _empty_result(x.shape, kernel, stride, x.dtype)
+    for n, c, y, z in np.ndindex(*out.shape):
+        total = x.dtype.type(0)
+        for i, j in _offsets(kernel):
+            total += x[n, c, y * stride + i, z * stride + j]
+        out[n, c, y, z] = total / (kernel * kernel)
+    return out
+
+
+@kernel
 def avg_pool2d_grad(grad: np.ndarray, input_shape: tuple[int, ...], kernel: int, stride: int) -> np.ndarray:
     """Gradient of `avg_pool2d` for x: every element of a window gets 1/k^2 of its gradient."""
     out = np.zeros(input_shape, grad.dtype)
@@ -59,4 +108,14 @@ def avg_pool2d_grad(grad: np.ndarray, input_shape: tuple[int, ...], kernel: int,
     for i, j in _offsets(kernel):
         target = _window(out, kernel, stride, i, j)
         target += share
+    return out
+
+
+@avg_pool2d_grad.naive
+def avg_pool2d_grad_naive(grad: np.ndarray, input_shape: tuple[int, ...], kernel: int, stride: int) -> np.ndarray:
+    """Hand each element of each window its share."""
+    out = np.zeros(input_shape, grad.dtype)
+    for n, c, y, z in np.ndindex(*grad.shape):
+        for i, j in _offsets(kernel):
+            out[n, c, y * stride + i, z * stride + j] += grad[n, c, y, z] / (kernel * kernel)
     return out

@@ -22,12 +22,12 @@ class Conv2d(Function):
     def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray | None, ...]:
         # y[p] = sum_q w[q] x[p + q]: dx[r] = sum_q w[q] g[r - q], dw[q] = sum_p x[p + q] g[p], db = sum_p g[p]
         x, weight, stride, padding = ctx.saved_tensors
-        g = np.ascontiguousarray(grad_output)
+        g = grad_output
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         return (
             conv.conv2d_input_grad(g, weight, x.shape, stride, padding) if needs_x else None,
             conv.conv2d_weight_grad(g, x, weight.shape[2:], stride, padding) if needs_weight else None,
-            g.sum(axis=(0, 2, 3)) if needs_bias else None,
+            conv.conv2d_bias_grad(g) if needs_bias else None,
             None,
             None,
         )[: len(ctx.needs_input_grad)]
