@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tinytorch.kernels.update import adamw_update, sgd_update, square_sum
 from tinytorch.tensor import Tensor
 
 
@@ -77,12 +78,7 @@ class SGD(Optimizer):
         self.momentum, self.weight_decay = momentum, weight_decay
 
     def _update(self, p: np.ndarray, grad: np.ndarray, state: dict[str, np.ndarray]) -> None:
-        velocity = state["velocity"]
-        velocity *= self.momentum
-        velocity += grad
-        if self.weight_decay:
-            velocity += self.weight_decay * p
-        p -= self.lr * velocity
+        sgd_update(p, grad, state["velocity"], self.lr, self.momentum, self.weight_decay)
 
 
 class AdamW(Optimizer):
@@ -109,15 +105,8 @@ class AdamW(Optimizer):
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def _update(self, p: np.ndarray, grad: np.ndarray, state: dict[str, np.ndarray]) -> None:
-        beta1, beta2 = self.betas
-        mean, square = state["mean"], state["square"]
-        mean += (1 - beta1) * (grad - mean)
-        square += (1 - beta2) * (grad * grad - square)
-        if self.weight_decay:
-            p *= 1 - self.lr * self.weight_decay
-        denominator = np.sqrt(square / (1 - beta2**self.steps))
-        denominator += self.eps
-        p -= (self.lr / (1 - beta1**self.steps)) * mean / denominator
+        hyperparameters = self.lr, self.betas, self.eps, self.weight_decay
+        adamw_update(p, grad, state["mean"], state["square"], *hyperparameters, self.steps)
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_steps: int = 0, final: float = 0.0) -> float:
@@ -142,7 +131,7 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     """
     _not_negative(max_norm=max_norm)
     grads = [p.grad.data for p in params if p.grad is not None]
-    norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads))
+    norm = math.sqrt(sum(square_sum(g) for g in grads))
     if norm > max_norm:
         for g in grads:
             g *= max_norm / norm

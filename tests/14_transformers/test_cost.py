@@ -8,8 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinytorch import backend, nn, no_grad
+from tinytorch.kernels import attention
 from tinytorch.nn.cost import forward_flops, score_bytes
 from tinytorch.ops.attention import ScaledDotProductAttention
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _numpy():
+    with backend("numpy"):
+        yield
 
 
 class Watched(np.ndarray):
@@ -37,7 +44,7 @@ def watched_flops(model: nn.GPT, length: int, past: int, batch_size: int) -> dic
         return original(ctx, q.view(Watched), k.view(Watched), v.view(Watched))
 
     caches = model.empty_past_key_values(batch_size)
-    with no_grad(), backend("numpy"), pytest.MonkeyPatch.context() as patch:
+    with no_grad(), pytest.MonkeyPatch.context() as patch:
         if past:
             model(np.zeros((batch_size, past), np.int64), caches)
         Watched.flops = {"weights": 0, "attention": 0}
@@ -65,14 +72,12 @@ def test_forward_flops_are_those_of_the_products_that_numpy_computes(heads, head
 
 @pytest.mark.parametrize(("length", "past"), [(1, 0), (5, 0), (1, 9), (4, 3)])
 def test_score_bytes_are_those_of_the_array_that_softmax_gets(length, past, monkeypatch):
-    from tinytorch.ops import attention
-
     seen = []
     softmax = attention.softmax
     monkeypatch.setattr(attention, "softmax", lambda scores: seen.append(scores.nbytes) or softmax(scores))
     model = nn.GPT(11, 12, 1, 3, max_seq_len=16, rng=np.random.default_rng(0))
     caches = model.empty_past_key_values(2)
-    with no_grad(), backend("numpy"):
+    with no_grad():
         if past:
             model(np.zeros((2, past), np.int64), caches)
         model(np.zeros((2, length), np.int64), caches)

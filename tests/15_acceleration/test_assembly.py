@@ -1,5 +1,7 @@
 """Machine code is read right: on this processor, and as LLVM writes it for others."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -139,3 +141,11 @@ def test_a_function_without_such_a_loop_is_refused():
 def test_no_loop_is_found_where_there_is_none():
     assert list(inner_loops("")) == []
     assert list(inner_loops("main:\n\tjmp\t.LBB0_1\n.LBB0_1:\n\tretq\n")) == []
+
+
+def test_looking_does_not_say_that_kernels_are_compiled(numbers, monkeypatch):
+    """The line of `jit` would be wrong here, and in a notebook it would stand in the cell as an error."""
+    said = io.StringIO()
+    monkeypatch.setattr("sys.__stderr__", said)
+    hottest_loop(matmul.loops, *[numbers.reshape(64, 64)] * 3)
+    assert said.getvalue() == ""

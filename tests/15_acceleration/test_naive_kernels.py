@@ -32,8 +32,9 @@ def test_every_kernel_has_a_version_for_every_backend(kernel, name):
     assert callable(kernel.version(name))
 
 
-def test_kernels_are_found():
-    assert {conv.conv2d, pool.max_pool2d} <= set(all_kernels())
+def test_every_kernel_has_a_case_for_the_tests_of_where_it_reads_and_writes():
+    cases = importlib.import_module("tests.15_acceleration.kernel_cases").CASES
+    assert set(cases) == set(all_kernels())
 
 
 def agree(kernel: Kernel, *arguments) -> np.ndarray:

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 import tinytorch.ops
 from tinytorch import Function, Tensor, cat
 from tinytorch.nn.functional import cross_entropy, scaled_dot_product_attention
-from tinytorch.ops import activation, embedding, image, linear, normalization
+from tinytorch.ops import activation, attention, embedding, image, linear, normalization
 
 Op = Callable[..., Tensor]
 Case = Callable[[Callable], tuple[Op, list[np.ndarray]]]  # draw -> the function and the inputs it is derived for
@@ -230,6 +230,14 @@ def _(draw):
     return op, [values(draw, s) for s in (shape, shape[1:2], shape[1:2])]
 
 
+@case("FrozenBatchNorm2d")
+def _(draw):
+    shape = draw(IMAGE_SHAPES)
+    running = values(draw, shape[1:2]), values(draw, shape[1:2], positive=True)
+    op = lambda x, w, b: normalization.FrozenBatchNorm2d.apply(x, w, b, 1e-2, running)  # noqa: E731
+    return op, [values(draw, s) for s in (shape, shape[1:2], shape[1:2])]
+
+
 @case("Embedding")
 def _(draw):
     weight = values(draw, (draw(SIZES), draw(SIZES)))
@@ -251,6 +259,13 @@ def _(draw):
     shapes = (batch, heads, queries, width), (batch, heads, keys, width), (batch, heads, keys, width_v)
     op = lambda q, k, v: scaled_dot_product_attention(q, k, v, is_causal)  # noqa: E731
     return op, [values(draw, shape) for shape in shapes]
+
+
+@case("SelfAttention")
+def _(draw):
+    heads = draw(SIZES)
+    qkv = values(draw, (draw(SIZES), draw(SIZES), 3 * heads * draw(SIZES)))
+    return lambda x: attention.SelfAttention.apply(x, heads), [qkv]
 
 
 def test_every_operation_has_a_case_here():

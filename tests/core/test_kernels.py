@@ -153,24 +153,37 @@ def test_elementwise_kernels_keep_dtype_and_input(kernel, dtype):
 
 
 @few
-@given(shape=st.tuples(*[st.integers(1, 5)] * 3), seed=seeds)
-def test_normalization_and_its_gradient_equal_loops(shape, seed):
+@given(shape=st.tuples(*[st.integers(1, 4)] * 4), seed=seeds)
+def test_normalization_and_its_gradients_equal_loops(shape, seed):
+    """Batch norm over batch and pixels, and layer norm over the last axis, which is batch norm of other groups."""
     rng, eps = np.random.default_rng(seed), 1e-3
     x, grad = 5 + scattered(rng, shape), scattered(rng, shape)
-    normalized, mean, var, inv_std = normalization.normalize(x, eps)
-    count = shape[0] * shape[2]
-    means = normalization.group_sum(grad) / count, normalization.group_dot(grad, normalized) / count
-    x_grad = normalization.normalize_grad(grad, normalized, inv_std, *means)
-    for at in range(shape[1]):
-        group = (slice(None), at)
-        v, g = x[group].reshape(-1).tolist(), grad[group].reshape(-1).tolist()
+    weight, bias = rng.standard_normal((2, shape[1]))
+    y, mean, var, inv_std = normalization.batch_norm(x, weight, bias, eps)
+    dx, dw, db = normalization.batch_norm_grad(grad, x, weight, mean, inv_std)
+    for c in range(shape[1]):
+        v, g = x[:, c].reshape(-1).tolist(), grad[:, c].reshape(-1).tolist()
         n, m = len(v), math.fsum(v) / len(v)
         variance = math.fsum((a - m) ** 2 for a in v) / n
         s = 1 / math.sqrt(variance + eps)
         z = [(a - m) * s for a in v]
-        jacobian = [[s * ((i == j) - 1 / n - z[i] * z[j] / n) for j in range(n)] for i in range(n)]
-        assert (mean[at, 0], var[at, 0], inv_std[at, 0]) == pytest.approx((m, variance, s), rel=1e-9, abs=1e-12)
-        np.testing.assert_allclose(normalized[group].reshape(-1), z, atol=1e-9)
-        np.testing.assert_allclose(
-            x_grad[group].reshape(-1), [math.fsum(np.multiply(r, g)) for r in jacobian], atol=1e-9
-        )
+        jacobian = [[weight[c] * s * ((i == j) - 1 / n - z[i] * z[j] / n) for j in range(n)] for i in range(n)]
+        assert (mean[c], var[c], inv_std[c]) == pytest.approx((m, variance, s), rel=1e-9, abs=1e-12)
+        np.testing.assert_allclose(y[:, c].reshape(-1), [a * weight[c] + bias[c] for a in z], atol=1e-9)
+        np.testing.assert_allclose(dx[:, c].reshape(-1), [math.fsum(np.multiply(r, g)) for r in jacobian], atol=1e-9)
+        assert (dw[c], db[c]) == pytest.approx((math.fsum(np.multiply(z, g)), math.fsum(g)), rel=1e-9, abs=1e-9)
+
+    ones, zeros = np.ones(x[0].size), np.zeros(x[0].size)
+    rows, row_grads = x.reshape(shape[0], -1), grad.reshape(shape[0], -1)
+    as_groups = rows.reshape(1, shape[0], -1, 1), row_grads.reshape(1, shape[0], -1, 1)
+    by_row = normalization.batch_norm(as_groups[0], np.ones(shape[0]), np.zeros(shape[0]), eps)
+    y, mean, inv_std = normalization.layer_norm(rows, ones, zeros, eps)
+    for found, expected in zip((y, mean, inv_std), (by_row[0].reshape(rows.shape), by_row[1], by_row[3]), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+    weight = rng.standard_normal(len(ones))
+    dx, dw, db = normalization.layer_norm_grad(row_grads, rows, weight, mean, inv_std)
+    scaled = (row_grads * weight).reshape(as_groups[1].shape)
+    expected, _, _ = normalization.batch_norm_grad(scaled, as_groups[0], np.ones(shape[0]), mean, inv_std)
+    np.testing.assert_allclose(dx, expected.reshape(rows.shape), atol=1e-9)
+    np.testing.assert_allclose(dw, (row_grads * y).sum(axis=0), atol=1e-9)
+    np.testing.assert_allclose(db, row_grads.sum(axis=0), atol=1e-9)

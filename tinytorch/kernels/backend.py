@@ -113,8 +113,8 @@ class Kernel:
     """An operation on arrays, with an implementation for each backend.
 
     `@kernel` makes it of the NumPy version; `@name.naive` adds the loops; the compiled one has the same name in the
-    module of the same name under `tinytorch/kernels/compiled`. It is given arrays of float32 only, of any strides; where
-    a kernel takes `indices`, of integers too.
+    module of the same name under `tinytorch/kernels/compiled`. It is given arrays of float32 only, of any strides but
+    on the boundaries of their numbers; where a kernel takes `indices`, of integers too, behind the first.
     """
 
     __name__: str
@@ -139,13 +139,13 @@ class Kernel:
         if name == "numba":
             for a in args:
                 if isinstance(a, np.ndarray):
-                    if a.dtype is not _FLOAT32 and a.dtype != _FLOAT32:  # `is` alone is fast, and right but for copies
-                        if self._indices and a.dtype.kind in "iu":
-                            continue
-                        name = "numpy"
-                        break
-                    if not a.flags.aligned:  # compiled code steps from one whole element to another
-                        args = tuple(np.require(x, None, "A") if isinstance(x, np.ndarray) else x for x in args)
+                    # `is` alone is fast, and right but for copies; compiled code steps from one whole element to another
+                    if (a.dtype is _FLOAT32 or a.dtype == _FLOAT32) and a.flags.aligned:
+                        continue
+                    if self._indices and a.dtype.kind in "iu" and a is not args[0]:
+                        continue
+                    name = "numpy"
+                    break
         return (self._versions.get(name) or self.version(name))(*args)
 
     def __repr__(self) -> str:

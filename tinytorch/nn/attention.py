@@ -8,7 +8,7 @@ from tinytorch.autograd import is_grad_enabled
 from tinytorch.nn import init
 from tinytorch.nn.linear import Linear
 from tinytorch.nn.module import Module
-from tinytorch.ops.attention import ScaledDotProductAttention
+from tinytorch.ops.attention import ScaledDotProductAttention, SelfAttention
 from tinytorch.tensor import Tensor
 
 
@@ -100,22 +100,25 @@ class MultiHeadAttention(Module):
         RuntimeError
             If a gradient would be needed: none flows into a cache. Use `no_grad`.
         """
+        if past_key_value is None:
+            return self.out_proj(SelfAttention.apply(self._in_proj(x), self.num_heads))
         q, k, v = self.project(x)  # each (B, nh, T, hs)
-        if past_key_value is not None:
-            if is_grad_enabled() and k.requires_grad:
-                raise RuntimeError("no gradient flows through past_key_value: call the model under tinytorch.no_grad()")
-            keys, values = past_key_value.append(k.data, v.data)
-            k, v = Tensor(keys), Tensor(values)  # (B, nh, past + T, hs)
-        y: Tensor = ScaledDotProductAttention.apply(q, k, v)
+        if is_grad_enabled() and k.requires_grad:
+            raise RuntimeError("no gradient flows through past_key_value: call the model under tinytorch.no_grad()")
+        keys, values = past_key_value.append(k.data, v.data)
+        y: Tensor = ScaledDotProductAttention.apply(q, Tensor(keys), Tensor(values))  # keys (B, nh, past + T, hs)
         return self.out_proj(y.transpose(1, 2).reshape(x.shape))
+
+    def _in_proj(self, x: Tensor) -> Tensor:
+        if x.ndim != 3 or x.shape[-1] != self.embed_dim:
+            raise ValueError(f"MultiHeadAttention takes (B, T, {self.embed_dim}), got shape {x.shape}")
+        return self.in_proj(x)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute queries, keys and values of x (B, T, C): each (B, num_heads, T, head_dim)."""
-        if x.ndim != 3 or x.shape[-1] != self.embed_dim:
-            raise ValueError(f"MultiHeadAttention takes (B, T, {self.embed_dim}), got shape {x.shape}")
-        batch, length, _ = x.shape
+        batch, length = x.shape[:2]
         # (B, T, 3 C) -> (B, T, 3, nh, hs) -> (3, B, nh, T, hs)
-        qkv = self.in_proj(x).reshape(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        qkv = self._in_proj(x).reshape(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         return qkv[0], qkv[1], qkv[2]
 
     def extra_repr(self) -> str:

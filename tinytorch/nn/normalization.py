@@ -56,9 +56,8 @@ class BatchNorm2d(Module):
                 raise ValueError(f"BatchNorm2d cannot learn statistics from nothing, got shape {x.shape}")
             running = (self.running_mean, self.running_var, self.momentum)
             return normalization.BatchNorm2d.apply(x, self.weight, self.bias, self.eps, running)
-        scale = self.weight / np.sqrt(self.running_var + np.float32(self.eps))
-        shift = self.bias - scale * self.running_mean
-        return x * scale.reshape(-1, 1, 1) + shift.reshape(-1, 1, 1)
+        statistics = (self.running_mean, self.running_var)
+        return normalization.FrozenBatchNorm2d.apply(x, self.weight, self.bias, self.eps, statistics)
 
     def extra_repr(self) -> str:
         """Show the size."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinytorch.autograd import Context, Function
-from tinytorch.kernels import activation
-from tinytorch.kernels import softmax as kernel
+from tinytorch.kernels.activation import gelu, gelu_grad, relu, relu_grad
+from tinytorch.kernels.softmax import softmax, softmax_grad
 
 
 class ReLU(Function):
@@ -14,7 +14,7 @@ class ReLU(Function):
 
     @staticmethod
     def forward(ctx: Context, x: np.ndarray) -> np.ndarray:
-        y = np.maximum(x, 0)
+        y = relu(x)
         ctx.save_for_backward(y)
         return y
 
@@ -22,7 +22,7 @@ class ReLU(Function):
     def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray]:
         # 1 where x > 0, else 0 (also at x = 0, as in PyTorch)
         (y,) = ctx.saved_tensors
-        return (grad_output * (y > 0),)
+        return (relu_grad(grad_output, y),)
 
 
 class GELU(Function):
@@ -31,13 +31,13 @@ class GELU(Function):
     @staticmethod
     def forward(ctx: Context, x: np.ndarray) -> np.ndarray:
         ctx.save_for_backward(x)
-        return activation.gelu(x)
+        return gelu(x)
 
     @staticmethod
     def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray]:
         # the derivative stands in the kernel: 0.5 (1 + t) + 0.5 x (1 - t^2) du/dx with t = tanh(u(x))
         (x,) = ctx.saved_tensors
-        return (activation.gelu_grad(grad_output, x),)
+        return (gelu_grad(grad_output, x),)
 
 
 class Softmax(Function):
@@ -45,7 +45,7 @@ class Softmax(Function):
 
     @staticmethod
     def forward(ctx: Context, x: np.ndarray) -> np.ndarray:
-        p = kernel.softmax(x)
+        p = softmax(x)
         ctx.save_for_backward(p)
         return p
 
@@ -53,7 +53,7 @@ class Softmax(Function):
     def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray]:
         # dp_i/dx_j = p_i * ((i == j) - p_j), contracted with grad_output
         (p,) = ctx.saved_tensors
-        return (kernel.softmax_grad(grad_output, p),)
+        return (softmax_grad(grad_output, p),)
 
 
 class Dropout(Function):

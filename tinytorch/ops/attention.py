@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from tinytorch.autograd import Context, Function
-from tinytorch.kernels.softmax import softmax, softmax_grad
-
-
-def causal_mask(queries: int, keys: int) -> np.ndarray:
-    """Return a (queries, keys) array that is True where a query must not look.
-
-    The last query stands at the last key: with earlier keys in a cache, row i sees keys 0 ... keys - queries + i.
-
-    >>> causal_mask(2, 3)
-    array([[False, False,  True],
-           [False, False, False]])
-    """
-    return np.triu(np.ones((queries, keys), bool), k=keys - queries + 1)
+from tinytorch.kernels.attention import attention, attention_grad
 
 
 class ScaledDotProductAttention(Function):
@@ -30,19 +16,44 @@ class ScaledDotProductAttention(Function):
 
     @staticmethod
     def forward(ctx: Context, q: np.ndarray, k: np.ndarray, v: np.ndarray, is_causal: bool = True) -> np.ndarray:
-        scale = q.dtype.type(1.0 / math.sqrt(q.shape[-1]))
-        scores = (q * scale) @ k.swapaxes(-1, -2)  # (B, H, Tq, Tk)
-        if is_causal and q.shape[-2] > 1:  # a single query is the last position: nothing to hide
-            scores += np.where(causal_mask(*scores.shape[-2:]), q.dtype.type(-np.inf), q.dtype.type(0))
-        p = softmax(scores)
-        ctx.save_for_backward(q, k, v, p)
-        return p @ v
+        out, kept = attention(q, k, v, is_causal)
+        ctx.save_for_backward(q, k, v, out, kept, is_causal)
+        return out
 
     @staticmethod
     def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray | None, ...]:
         # dV = P^T G, dP = G V^T, dS = softmax'(dP), dQ = dS K / sqrt(d), dK = dS^T Q / sqrt(d)
-        q, k, v, p = ctx.saved_tensors
-        grad_v = p.swapaxes(-1, -2) @ grad_output
-        grad_scores = softmax_grad(grad_output @ v.swapaxes(-1, -2), p)
-        grad_scores *= 1.0 / math.sqrt(q.shape[-1])
-        return (grad_scores @ k, grad_scores.swapaxes(-1, -2) @ q, grad_v, None)[: len(ctx.needs_input_grad)]
+        grads = tuple(np.empty_like(x) for x in ctx.saved_tensors[:3])
+        attention_grad(grad_output, *ctx.saved_tensors, *grads)
+        return (*grads, None)[: len(ctx.needs_input_grad)]
+
+
+class SelfAttention(Function):
+    """Causal attention within each sequence: queries, keys and values side by side (B, T, 3 C) -> (B, T, C).
+
+    As `ScaledDotProductAttention` of their heads, without taking the three apart: they and their gradients stay where
+    the layers around write and read them.
+    """
+
+    @staticmethod
+    def forward(ctx: Context, qkv: np.ndarray, num_heads: int) -> np.ndarray:
+        q, k, v = _heads(qkv, num_heads)
+        out, kept = attention(q, k, v, True)
+        ctx.save_for_backward(qkv, num_heads, out, kept)
+        return out.transpose(0, 2, 1, 3).reshape(*qkv.shape[:2], qkv.shape[2] // 3)  # (B, T, nh, hs) -> (B, T, C)
+
+    @staticmethod
+    def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray, None]:
+        # as for ScaledDotProductAttention
+        qkv, num_heads, out, kept = ctx.saved_tensors
+        grad = grad_output.reshape(out.transpose(0, 2, 1, 3).shape).transpose(0, 2, 1, 3)
+        grad_qkv = np.empty(qkv.shape, qkv.dtype)
+        attention_grad(grad, *_heads(qkv, num_heads), out, kept, True, *_heads(grad_qkv, num_heads))
+        return (grad_qkv, None)
+
+
+def _heads(qkv: np.ndarray, num_heads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """View (B, T, 3 C) as three times (B, nh, T, hs)."""
+    batch, length, width = qkv.shape
+    q, k, v = qkv.reshape(batch, length, 3, num_heads, width // (3 * num_heads)).transpose(2, 0, 3, 1, 4)
+    return q, k, v

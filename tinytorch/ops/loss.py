@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinytorch.autograd import Context, Function
-from tinytorch.kernels.softmax import log_softmax
+from tinytorch.kernels.softmax import cross_entropy, cross_entropy_grad
 
 
 class CrossEntropy(Function):
@@ -13,16 +13,13 @@ class CrossEntropy(Function):
 
     @staticmethod
     def forward(ctx: Context, logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        log_p = log_softmax(logits)
-        rows = np.arange(len(targets))
-        ctx.save_for_backward(log_p, rows, targets)
-        return np.asarray(-log_p[rows, targets].mean(), dtype=logits.dtype)
+        losses, top, total = cross_entropy(logits, targets)
+        ctx.save_for_backward(logits, targets, top, total)
+        return np.asarray(losses.mean(), dtype=logits.dtype)
 
     @staticmethod
     def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray, None]:
         # d/dlogits = (softmax - one_hot(target)) / N
-        log_p, rows, targets = ctx.saved_tensors
-        grad = np.exp(log_p)
-        grad[rows, targets] -= 1.0
-        grad *= grad_output / len(rows)
-        return (grad, None)
+        logits, targets, top, total = ctx.saved_tensors
+        share = np.full(len(targets), grad_output / len(targets), logits.dtype)
+        return (cross_entropy_grad(share, logits, targets, top, total), None)

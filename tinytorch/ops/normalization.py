@@ -1,11 +1,18 @@
-"""Batch norm and layer norm, each one operation: of what lies between, only the normalized input and 1 / std stay."""
+"""Batch norm and layer norm, each one operation."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tinytorch.autograd import Context, Function
-from tinytorch.kernels.normalization import group_dot, group_sum, normalize, normalize_grad
+from tinytorch.kernels.normalization import (
+    batch_norm,
+    batch_norm_grad,
+    batch_norm_weight_grad,
+    layer_norm,
+    layer_norm_grad,
+    scale_shift,
+)
 
 
 class LayerNorm(Function):
@@ -16,24 +23,14 @@ class LayerNorm(Function):
 
     @staticmethod
     def forward(ctx: Context, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
-        normalized, _, _, inv_std = normalize(x.reshape(1, -1, weight.size), eps)
-        ctx.save_for_backward(normalized, inv_std, weight)
-        y = normalized * weight
-        y += bias
-        return y.reshape(x.shape)
+        y, mean, inv_std = layer_norm(x, weight, bias, eps)
+        ctx.save_for_backward(x, weight, mean, inv_std)
+        return y
 
     @staticmethod
     def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        # db = sum g, dw = sum g * normalized, dx through mean and variance: see normalize_grad
-        normalized, inv_std, weight = ctx.saved_tensors
-        g = grad_output.reshape(normalized.shape)
-        dx = None
-        if ctx.needs_input_grad[0]:
-            scaled = g * weight
-            means = group_sum(scaled) / weight.size, group_dot(scaled, normalized) / weight.size
-            dx = normalize_grad(scaled, normalized, inv_std, *means).reshape(grad_output.shape)
-        dw = np.einsum("ij,ij->j", g[0], normalized[0])
-        return dx, dw, np.ones(g.shape[1], g.dtype) @ g[0], None
+        # db = sum g, dw = sum g n, dx = (g w - mean(g w) - n mean(g w n)) / std with n = (x - mean) / std
+        return *layer_norm_grad(grad_output, *ctx.saved_tensors), None
 
 
 class BatchNorm2d(Function):
@@ -52,24 +49,41 @@ class BatchNorm2d(Function):
         eps: float,
         running: tuple[np.ndarray, np.ndarray, float],
     ) -> np.ndarray:
-        normalized, mean, var, inv_std = normalize(x.reshape(*x.shape[:2], -1), eps)
-        ctx.save_for_backward(normalized, inv_std, weight)
+        y, mean, var, inv_std = batch_norm(x, weight, bias, eps)
+        ctx.save_for_backward(x, weight, mean, inv_std)
         running_mean, running_var, momentum = running
         n = x.size // x.shape[1]
-        running_mean += momentum * (mean[:, 0] - running_mean)
-        running_var += momentum * (var[:, 0] * (n / max(n - 1, 1)) - running_var)
-        y = normalized * weight[:, None]
-        y += bias[:, None]
-        return y.reshape(x.shape)
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * (n / max(n - 1, 1)) - running_var)
+        return y
 
     @staticmethod
     def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        # as for LayerNorm, with sums over batch and pixels; the weight is one number per group and moves out of them
-        normalized, inv_std, weight = ctx.saved_tensors
-        g = grad_output.reshape(normalized.shape)
-        dw, db, count = group_dot(g, normalized), group_sum(g), g.dtype.type(g.size // weight.size)
-        dx = None
-        if ctx.needs_input_grad[0]:
-            scale = weight[:, None] * inv_std
-            dx = normalize_grad(g, normalized, scale, db / count, dw / count).reshape(grad_output.shape)
-        return dx, dw[:, 0], db[:, 0], None, None
+        # as for LayerNorm, with sums over batch and pixels
+        return *batch_norm_grad(grad_output, *ctx.saved_tensors), None, None
+
+
+class FrozenBatchNorm2d(Function):
+    """Batch norm with statistics that stand still, the running ones: a scale and a shift for each channel."""
+
+    @staticmethod
+    def forward(
+        ctx: Context,
+        x: np.ndarray,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        eps: float,
+        running: tuple[np.ndarray, np.ndarray],
+    ) -> np.ndarray:
+        mean, var = running
+        inv_std = 1.0 / np.sqrt(var + var.dtype.type(eps))
+        scale = weight * inv_std
+        ctx.save_for_backward(x, scale, mean, inv_std)
+        return scale_shift(x, scale, bias - scale * mean, False)
+
+    @staticmethod
+    def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        # dx = g w / std, dw = sum g (x - mean) / std, db = sum g
+        x, scale, mean, inv_std = ctx.saved_tensors
+        dx = scale_shift(grad_output, scale, np.zeros_like(scale), False) if ctx.needs_input_grad[0] else None
+        return dx, *batch_norm_weight_grad(grad_output, x, mean, inv_std), None, None
