@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -9,17 +10,26 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tinytorch.kernels import conv, matmul, pool
+from tinytorch.kernels import activation, attention, conv, matmul, normalization, pool, softmax, update
 from tinytorch.kernels.backend import backend, compiled
 
+Calls = Iterator[tuple[Any, tuple[Any, ...]]]
 
-def calls() -> Iterator[tuple[Any, tuple[Any, ...]]]:
+
+def array(*shape: int) -> np.ndarray:
+    """Return numbers to compute with, no matter which."""
+    return np.linspace(0.1, 1.0, math.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def calls() -> Calls:
     """Yield kernels with arguments, small ones, so that each piece of code is compiled that the book's models use."""
-    rng = np.random.default_rng(0)
+    yield from _products()
+    yield from _images()
+    yield from _fused()
+    yield from _attention()
 
-    def array(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape, np.float32)
 
+def _products() -> Calls:
     yield matmul.matmul_numba, (array(8, 8), array(8, 8))
     yield matmul.matmul_simd, (array(64, 8), array(8, 8))
     for rows in (1, 8, 64):  # each has a way of its own
@@ -30,6 +40,8 @@ def calls() -> Iterator[tuple[Any, tuple[Any, ...]]]:
     yield matmul.matmul, (array(64, 8).T, array(64, 8))
     yield matmul.matmul, (array(2, 8, 8), array(2, 8, 8))
 
+
+def _images() -> Calls:
     for size, channels, out_channels in ((28, 1, 16), (14, 16, 32), (7, 32, 64)):  # the layers of the reference CNN
         x, weight = array(2, channels, size, size), array(out_channels, channels, 3, 3)
         grad = array(2, out_channels, size, size)
@@ -43,6 +55,41 @@ def calls() -> Iterator[tuple[Any, tuple[Any, ...]]]:
     yield pool.max_pool2d_grad, (y, x, y, 2, 2)
     yield pool.avg_pool2d, (x, 2, 2)
     yield pool.avg_pool2d_grad, (y, x.shape, 2, 2)
+
+
+def _fused() -> Calls:
+    x, numbers, targets = array(8, 40), array(40), np.zeros(8, np.int64)
+    yield activation.relu, (x,)
+    yield activation.relu_grad, (x, x)
+    yield activation.gelu, (x,)
+    yield activation.gelu_grad, (x, x)
+    for function in (softmax.softmax, softmax.log_softmax):
+        yield function, (x,)
+    yield softmax.softmax_grad, (x, x)
+    yield softmax.cross_entropy, (x, targets)
+    yield softmax.cross_entropy_grad, (array(8), x, targets, array(8), array(8))
+    yield normalization.layer_norm, (x, numbers, numbers, 1e-5)
+    yield normalization.layer_norm_grad, (x, x, numbers, array(8), array(8))
+    image, channels = array(2, 4, 4, 16).transpose(0, 3, 1, 2), array(16)
+    yield normalization.batch_norm, (image, channels, channels, 1e-5)
+    yield normalization.batch_norm_grad, (image, image, channels, channels, channels)
+    yield normalization.batch_norm_weight_grad, (image, image, channels, channels)
+    yield normalization.scale_shift, (image, channels, channels, True)
+    yield update.sgd_update, (x, array(8, 40), array(8, 40), 0.1, 0.9, 0.1)
+    yield update.adamw_update, (x, array(8, 40), array(8, 40), array(8, 40), 1e-3, (0.9, 0.99), 1e-8, 0.1, 1)
+    yield update.square_sum, (x,)
+
+
+def _attention() -> Calls:
+    for queries, keys in ((40, 40), (1, 40), (3, 40)):  # many at once, and one or a few after others in a cache
+        q, k = array(2, 2, queries, 32), array(2, 2, keys, 32)
+        out, kept = array(2, 2, queries, 32), array(2, 2, queries)
+        yield attention.attention, (q, k, k, True)
+        yield attention.attention, (q, k, k, False)
+        yield (
+            attention.attention_grad,
+            (q, q, k, k, out, kept, True, np.empty_like(q), np.empty_like(k), np.empty_like(k)),
+        )
 
 
 def warmup() -> int:

@@ -53,9 +53,9 @@ def few_queries(q, k, v, scale, is_causal, out, log_sum, start, stop):
                     line = add_dot_products(line, q, i + c, 0, k, j + r * k_step[2] + c, 0, 1)
                 store_totals(line, p, r, 0, 1)
             if whole < depth:
-                for r in range(count):
-                    for c in range(whole, depth):
-                        p[r] += q[i + c] * k[j + r * k_step[2] + c]
+                rest = load_first(q, i + whole, depth - whole)
+                for r in range(count):  # no k[...]: Numba takes a place before the first number for one counted backwards
+                    p[r] += total(rest * load_first(k, j + r * k_step[2] + whole, depth - whole))
             old = top
             for r in range(0, count, LANES):
                 top = max(top, largest(load_or(p, r, count - r, -INF)))
