@@ -110,6 +110,7 @@ def test_only_float32_goes_to_numba(dtype, both):
         patch.setitem(matmul.matmul._versions, "numba", None)
         for pair in ((a, b), (b, a)):
             out = matmul.matmul(*pair)
+            np.testing.assert_array_equal(matmul.matmul(pair[0], b=pair[1]), out)
             assert out.dtype == np.matmul(*pair).dtype
             np.testing.assert_array_equal(out, np.matmul(*pair))
 

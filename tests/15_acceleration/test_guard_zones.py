@@ -93,15 +93,19 @@ def arrays_of(result) -> list[np.ndarray]:
 @many
 @given(data=st.data())
 def test_arguments_may_lie_anywhere_and_nothing_around_them_is_read_or_written(kernel, data):
-    zones, results = [], []
+    zones, results, layout = [], [], data.draw(st.sampled_from(["any", "any", "backwards", "rows backwards"]))
 
     def array(*shape, values=None, positive=False, written=False):
         """Multiples of 1/4, whose products and sums are exact."""
         each = written or values is not None  # then no element may be repeated
         if values is None:
             values = np.random.default_rng(len(zones)).integers(1 if positive else -8, 9, shape) / 4
-        order = data.draw(st.permutations(range(len(shape))))
-        by = [data.draw(steps) or int(each) for _ in shape]
+        order, by = range(len(shape)), [-1] * len(shape)
+        if layout == "rows backwards" and shape:
+            by[-1] = 1
+        elif layout == "any":
+            order = data.draw(st.permutations(order))
+            by = [data.draw(steps) or int(each) for _ in shape]
         zone = Zone(
             np.asarray(values), order, by, data.draw(st.integers(1, 5)), data.draw(st.sampled_from([0, 0, 0, 1]))
         )

@@ -1,6 +1,7 @@
 """The loops of the naive kernels, the oracle of the others, against NumPy's versions, which tests/core checks too."""
 
 import importlib
+import inspect
 import pkgutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 import tinytorch.kernels
 from tinytorch import backend
-from tinytorch.kernels import conv, pool
+from tinytorch.kernels import conv, pool, warmup
 from tinytorch.kernels.backend import BACKENDS, Kernel
 
 few = settings(max_examples=30)
@@ -28,13 +29,19 @@ def all_kernels() -> list[Kernel]:
 
 @pytest.mark.parametrize("kernel", all_kernels(), ids=repr)
 @pytest.mark.parametrize("name", BACKENDS)
-def test_every_kernel_has_a_version_for_every_backend(kernel, name):
-    assert callable(kernel.version(name))
+def test_every_kernel_has_a_version_for_every_backend_with_the_same_arguments(kernel, name):
+    """So that they may be named."""
+    arguments, expected = (inspect.signature(kernel.version(n)).parameters.values() for n in (name, "numpy"))
+    assert [(p.name, p.default) for p in arguments] == [(p.name, p.default) for p in expected]
 
 
 def test_every_kernel_has_a_case_for_the_tests_of_where_it_reads_and_writes():
     cases = importlib.import_module("tests.15_acceleration.kernel_cases").CASES
     assert set(cases) == set(all_kernels())
+
+
+def test_every_kernel_is_warmed_up():
+    assert {function for function, _ in warmup.calls() if isinstance(function, Kernel)} == set(all_kernels())
 
 
 def agree(kernel: Kernel, *arguments) -> np.ndarray:

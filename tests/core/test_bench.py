@@ -164,7 +164,8 @@ def test_every_launch_is_a_process_of_its_own_with_another_seed(tmp_path, monkey
     (tmp_path / "one_launch.py").write_text(
         "import json, os, sys\n"
         "assert float(sys.argv[2]) == 2.0\n"
-        'print(json.dumps({"pid": [os.getpid() % 997, "process", "", None], "seed": [int(sys.argv[1]), "seed", "", 0]}))\n'
+        'rows = {"pid": [os.getpid() % 997, "process", "", None], "seed": [int(sys.argv[1]), "seed", "", 0]}\n'
+        "print(json.dumps(rows))\n"
     )
     rows = launches.over_launches("one_launch", np.random.default_rng(0), budget=10.0)
     assert rows["pid"]["low"] < rows["pid"]["high"]

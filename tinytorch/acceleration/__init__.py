@@ -7,6 +7,7 @@ from tinytorch.acceleration.memory import MemoryHierarchy, measure_memory_hierar
 from tinytorch.acceleration.plateaus import Plateau
 from tinytorch.acceleration.roofline import AboveRoofError, Point, Roofline
 from tinytorch.acceleration.system import ReportedCache, reported_caches
+
 if TYPE_CHECKING:
     from tinytorch.acceleration.plan import Plan as Plan
 

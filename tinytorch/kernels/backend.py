@@ -134,19 +134,20 @@ class Kernel:
             self._versions[name] = getattr(compiled(self.__module__.rpartition(".")[2]), self.__name__)
         return self._versions[name]
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **named: Any) -> Any:
         name = _current or current_backend()
         if name == "numba":
-            for a in args:
+            arguments = (*args, *named.values()) if named else args
+            for a in arguments:
                 if isinstance(a, np.ndarray):
-                    # `is` alone is fast, and right but for copies; compiled code steps from one whole element to another
+                    # `is` alone is fast, and right but for copies; compiled code steps from whole element to element
                     if (a.dtype is _FLOAT32 or a.dtype == _FLOAT32) and a.flags.aligned:
                         continue
-                    if self._indices and a.dtype.kind in "iu" and a is not args[0]:
+                    if self._indices and a.dtype.kind in "iu" and a is not arguments[0]:
                         continue
                     name = "numpy"
                     break
-        return (self._versions.get(name) or self.version(name))(*args)
+        return (self._versions.get(name) or self.version(name))(*args, **named)
 
     def __repr__(self) -> str:
         return f"<kernel {self.__module__}.{self.__name__}>"

@@ -9,20 +9,8 @@ import numpy as np
 from tinytorch.kernels.compiled.attention_tiles import INF, KEYS, LOG2_E, place, steps
 from tinytorch.kernels.compiled.functions import exp2, largest, load_or, scratch
 from tinytorch.kernels.compiled.jit import jit
-from tinytorch.kernels.compiled.simd import (
-    LANES,
-    add_dot_products,
-    broadcast,
-    flat,
-    fma,
-    load,
-    load_first,
-    store,
-    store_first,
-    store_totals,
-    total,
-    zeros,
-)
+from tinytorch.kernels.compiled.simd import LANES, broadcast, flat, fma, load, load_first, store, store_first, total
+from tinytorch.kernels.compiled.tiles import add_dot_products, store_totals, zeros
 
 
 @jit(any_layout=True)
@@ -54,7 +42,7 @@ def few_queries(q, k, v, scale, is_causal, out, log_sum, start, stop):
                 store_totals(line, p, r, 0, 1)
             if whole < depth:
                 rest = load_first(q, i + whole, depth - whole)
-                for r in range(count):  # no k[...]: Numba takes a place before the first number for one counted backwards
+                for r in range(count):  # no k[...]: for Numba a place below 0 is one counted from the end
                     p[r] += total(rest * load_first(k, j + r * k_step[2] + whole, depth - whole))
             old = top
             for r in range(0, count, LANES):

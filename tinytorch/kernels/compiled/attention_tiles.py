@@ -8,18 +8,8 @@ import numpy as np
 
 from tinytorch.kernels.compiled.functions import lanes, load_rows, transposed
 from tinytorch.kernels.compiled.jit import jit
-from tinytorch.kernels.compiled.simd import (
-    LANES,
-    REGISTERS,
-    add_outer_product,
-    broadcast,
-    load,
-    load_tile,
-    store,
-    store_tile,
-    where,
-    zeros,
-)
+from tinytorch.kernels.compiled.simd import LANES, REGISTERS, broadcast, load, store, where
+from tinytorch.kernels.compiled.tiles import add_outer_product, load_tile, store_tile, zeros
 
 ROWS = 8 if REGISTERS == 32 else 4  # of a tile in registers, 2 vectors wide
 TILE, WIDTH = 2 * ROWS, 2 * LANES

@@ -17,24 +17,17 @@ import numpy as np
 
 from tinytorch.kernels.compiled.jit import jit
 from tinytorch.kernels.compiled.matmul import matmul_simd
-from tinytorch.kernels.compiled.simd import (
-    LANES,
-    REGISTERS,
+from tinytorch.kernels.compiled.simd import LANES, REGISTERS, broadcast, flat, load, load_first, store, store_first
+from tinytorch.kernels.compiled.threads import parallel_for
+from tinytorch.kernels.compiled.tiles import (
     add_outer_product,
-    broadcast,
-    flat,
-    load,
-    load_first,
     load_tile,
     relu_tile,
     repeat,
-    store,
     store_corner,
-    store_first,
     store_tile,
     zeros,
 )
-from tinytorch.kernels.compiled.threads import parallel_for
 from tinytorch.kernels.conv import output_size
 
 _ROWS_AT_A_TIME = 8  # rows of the result that one copy of the image serves: with its halo it stays in the L2 cache

@@ -12,24 +12,18 @@ import math
 import numpy as np
 
 from tinytorch.kernels.compiled.jit import jit
-from tinytorch.kernels.compiled.simd import (
-    LANES,
-    REGISTERS,
+from tinytorch.kernels.compiled.simd import LANES, REGISTERS, broadcast, flat, fma, load_first, store_first
+from tinytorch.kernels.compiled.threads import parallel_for
+from tinytorch.kernels.compiled.tiles import (
     add_corner,
     add_dot_products,
     add_outer_product,
-    broadcast,
-    flat,
-    fma,
-    load_first,
     load_tile,
     store_corner,
-    store_first,
     store_tile,
     store_totals,
     zeros,
 )
-from tinytorch.kernels.compiled.threads import parallel_for
 from tinytorch.kernels.matmul import batch_shape, pairs
 
 VECTORS = 4 if REGISTERS == 32 else 2  # of a panel of b
@@ -158,7 +152,7 @@ def product_of_row(a, b, out, start, stop):
 
 @jit(any_layout=True)
 def products_of_columns(a, b, out, start, stop):
-    """Compute blocks of 4 columns of out = a @ b where those of b lie in one piece, as in x @ weight.T: dot products."""
+    """Compute blocks of 4 columns of out = a @ b by dot products: those of b lie in one piece, as in x @ weight.T."""
     x, lda, y, ldb = flat(a), a.strides[0] // 4, flat(b), b.strides[1] // 4
     c, ldc = flat(out), out.strides[0] // 4
     (rows, depth), columns = a.shape, b.shape[1]
@@ -178,12 +172,12 @@ def products_of_columns(a, b, out, start, stop):
                     line = add_dot_products(line, x, i * lda + k, lda, y, j * ldb + k, ldb, 1)
                 store_totals(line, c, i * ldc + j, ldc, 4)
                 i += 1
-        for i in range(i, rows):
+        for r in range(i, rows):
             for n in range(j, columns):
                 single = zeros(1)
                 for k in range(0, whole, LANES):
-                    single = add_dot_products(single, x, i * lda + k, lda, y, n * ldb + k, ldb, 1)
-                store_totals(single, c, i * ldc + n, ldc, 1)
+                    single = add_dot_products(single, x, r * lda + k, lda, y, n * ldb + k, ldb, 1)
+                store_totals(single, c, r * ldc + n, ldc, 1)
         for i in range(rows):
             for n in range(j, min(j + 4, columns)):
                 for k in range(whole, depth):

@@ -61,10 +61,8 @@ def _pool_row(memory, source, pitch, k, is_max, relu, columns, channels, target)
             for i in range(k):
                 for j in range(k):
                     value = load_first(memory, place + i * pitch + j * channels, rest)
-                    if is_max:
-                        result = where(either(value > result, value != value), value, result)
-                    else:
-                        result = result + value
+                    larger = where(either(value > result, value != value), value, result)
+                    result = larger if is_max else result + value
             if not is_max:
                 result = result / count
             elif relu:  # max and ReLU may change places: fewer numbers are left now

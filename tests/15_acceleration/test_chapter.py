@@ -1,0 +1,65 @@
+"""What the chapter leaves to the reader, and what it derives by hand."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinytorch.acceleration import CacheHierarchy, CacheLevel
+from tinytorch.book.exercise import check
+
+SOURCE = (Path(__file__).parents[2] / "chapters/15_acceleration/acceleration.md").read_text(encoding="utf-8")
+CELLS = re.findall(r"```{code-cell} python\n(.*?)```", SOURCE, re.DOTALL)
+STUBS = [cell for cell in CELLS if "return ...\n" in cell]
+SOLUTIONS = re.findall(r"```python\n(def .*?)```", SOURCE, re.DOTALL)
+
+
+def outcome(answer: str, question: str, capsys: pytest.CaptureFixture[str]) -> str:
+    names = {"check": check}
+    exec(answer + question, names)
+    return capsys.readouterr().out
+
+
+def solved(name: str):
+    """Return the function of a folded solution."""
+    names: dict[str, object] = {}
+    exec(next(solution for solution in SOLUTIONS if f"def {name}(" in solution), names)
+    return names[name]
+
+
+def test_every_exercise_has_a_stub_with_a_check_and_a_solution():
+    assert len(STUBS) == len(SOLUTIONS) == SOURCE.count("**Exercise.**") >= 6
+
+
+@pytest.mark.parametrize("number", range(len(STUBS)))
+def test_the_stub_is_not_yet_right_and_the_solution_is(number, capsys):
+    question = STUBS[number][STUBS[number].index("check(") :]
+    assert outcome(STUBS[number], "", capsys).startswith("not yet: ")
+    assert outcome(SOLUTIONS[number], question, capsys).startswith("correct: ")
+
+
+@pytest.mark.parametrize("n", [64, 80])
+def test_the_misses_of_the_third_order_are_those_of_the_simulator(n):
+    """The chapter's other two orders are asserted in it; this one is the reader's."""
+    j, k, i = np.indices((n, n, n)).reshape(3, -1)
+    addresses = 4 * np.stack([k * n + j, 2 * n * n + i * n + k, 4 * n * n + i * n + j], axis=1)
+    used = np.ones(addresses.shape, bool)
+    used[1:, 0] = addresses[1:, 0] != addresses[:-1, 0]  # b's number waits in a variable
+    cache = CacheHierarchy([CacheLevel("L1", size=2048, ways=32)])
+    assert cache.simulate(addresses[used]).misses["L1"] == solved("column_misses")(n)
+
+
+def test_two_merged_tiles_are_the_softmax_of_both():
+    scores = np.random.default_rng(0).standard_normal(32)
+    tiles = [(part.max(), (2.0 ** (part - part.max())).sum()) for part in np.split(scores, [20])]
+    largest, total = solved("merge")(*tiles[0], *tiles[1])
+    assert largest == scores.max()
+    assert total == pytest.approx((2.0 ** (scores - largest)).sum())
+
+
+def test_every_speed_up_of_the_chapter_is_asserted():
+    """A cell that nbval does not compare holds an assertion, but for the one that compiles."""
+    ignored = [cell for cell in CELLS if "nbval-ignore-output" in cell]
+    assert [cell for cell in ignored if "assert " not in cell] == [ignored[0]]
+    assert "warmup()" in ignored[0]
