@@ -98,6 +98,7 @@ def test_x86_operands_in_memory_are_loads_and_what_goes_to_the_stack_is_a_spill(
 def test_arm_instructions_that_move_two_registers_count_twice():
     (loop,) = inner_loops(ARM)
     assert counts(loop) == {"lanes": 4, "products": 2, "fused": 1, "loads": 4, "stores": 3, "spills": 2}
+    assert loop.lines[1] == "    ldp  q0, q1, [x9, #-16]"
 
 
 @pytest.fixture(scope="module")
