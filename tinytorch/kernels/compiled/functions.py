@@ -37,36 +37,44 @@ def maximum(a: Any, b: Any) -> Any:
 
 
 @jit(forceinline=True)
+def minimum(a: Any, b: Any) -> Any:
+    """Return the smaller number in each lane; b's where either is NaN."""
+    return where(a < b, a, b)
+
+
+@jit(forceinline=True)
 def exp(x: Any) -> Any:
-    """e^x to 2 units in the last place; results below 2^-125 become 0.
+    """e^x to 2 units in the last place; infinite from 88.38 on, and 0 where the result would be below 2^-126.
 
     Source: S. Moshier's Cephes library, `single/expf.c`: e^x = 2^n e^r with n = rint(x / log 2), |r| <= log(2) / 2, and
-    a polynomial for e^r. The polynomial is doubled and 2^n halved, so that no 2^128 is needed on the way.
+    a polynomial for e^r.
     """
-    capped = where(x > 89.0, broadcast(np.float32(89.0)), x)  # the result is infinite from 88.73 on
+    capped = maximum(broadcast(np.float32(-88.0)), minimum(broadcast(np.float32(89.0)), x))  # n in -127 ... 128
     n = rint(capped * 1.44269504088896341)
     r = fma(n, broadcast(np.float32(2.12194440e-4)), fma(n, broadcast(np.float32(-0.693359375)), capped))
-    p = fma(r, broadcast(np.float32(2 * 1.9875691500e-4)), broadcast(np.float32(2 * 1.3981999507e-3)))
-    p = fma(p, r, broadcast(np.float32(2 * 8.3334519073e-3)))
-    p = fma(p, r, broadcast(np.float32(2 * 4.1665795894e-2)))
-    p = fma(p, r, broadcast(np.float32(2 * 1.6666665459e-1)))
-    p = fma(p, r, broadcast(np.float32(2 * 5.0000001201e-1)))
-    p = fma(p * r, r, 2.0 * r) + 2.0
-    return where(x < -87.0, broadcast(np.float32(0.0)), p * power_of_two(n - 1.0))
+    p = fma(r, broadcast(np.float32(1.9875691500e-4)), broadcast(np.float32(1.3981999507e-3)))
+    p = fma(p, r, broadcast(np.float32(8.3334519073e-3)))
+    p = fma(p, r, broadcast(np.float32(4.1665795894e-2)))
+    p = fma(p, r, broadcast(np.float32(1.6666665459e-1)))
+    p = fma(p, r, broadcast(np.float32(5.0000001201e-1)))
+    return (fma(p * r, r, r) + 1.0) * power_of_two(n)
 
 
 @jit(forceinline=True)
 def exp2(x: Any) -> Any:
-    """2^x for x < 127.5 to 2 units in the last place; results below 2^-126 become 0. Source: Cephes, `exp2f.c`."""
-    n = rint(x)
-    r = x - n
+    """2^x to 2 units in the last place; infinite from 127.5 on, and 0 where the result would be below 2^-126.
+
+    Source: Cephes, `single/exp2f.c`.
+    """
+    capped = maximum(broadcast(np.float32(-127.0)), minimum(broadcast(np.float32(128.0)), x))
+    n = rint(capped)
+    r = capped - n
     p = fma(r, broadcast(np.float32(1.535336188319500e-4)), broadcast(np.float32(1.339887440266574e-3)))
     p = fma(p, r, broadcast(np.float32(9.618437357674640e-3)))
     p = fma(p, r, broadcast(np.float32(5.550332471162809e-2)))
     p = fma(p, r, broadcast(np.float32(2.402264791363012e-1)))
     p = fma(p, r, broadcast(np.float32(6.931472028550421e-1)))
-    p = fma(p, r, broadcast(np.float32(1.0)))
-    return where(x < -126.0, broadcast(np.float32(0.0)), p * power_of_two(n))
+    return fma(p, r, broadcast(np.float32(1.0))) * power_of_two(n)
 
 
 @jit(forceinline=True)

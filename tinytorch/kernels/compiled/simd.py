@@ -208,7 +208,7 @@ def sqrt(typing, x):
 
 @intrinsic
 def power_of_two(typing, exponent):
-    """2^n for whole n in -126 ... 127, written into the bits of the exponent."""
+    """2^n for whole n in -126 ... 127, written into the bits of the exponent; 0 for -127, infinity for 128."""
 
     def generate(context, builder, signature, args):
         biased = builder.add(builder.fptosi(args[0], _VI), ir.Constant(_VI, [127] * LANES))

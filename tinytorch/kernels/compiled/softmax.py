@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from tinytorch.kernels.compiled.functions import exp, largest, load_or, maximum
+from tinytorch.kernels.compiled.functions import exp, exp2, largest, load_or, maximum
 from tinytorch.kernels.compiled.jit import jit
-from tinytorch.kernels.compiled.simd import LANES, broadcast, fma, load_first, store_first, total
+from tinytorch.kernels.compiled.simd import LANES, broadcast, fma, load, load_first, store, store_first, total
 from tinytorch.kernels.compiled.threads import parallel_for
 
 _INF = math.inf
@@ -17,52 +17,73 @@ _INF = math.inf
 @jit
 def _top(x, at, width):
     """Return the largest of the numbers from x[at] on."""
-    top = broadcast(np.float32(-_INF))
-    for j in range(0, width, LANES):
-        top = maximum(top, load_or(x, at + j, width - j, -_INF))
-    return largest(top)
+    pairs, whole = at + width // (2 * LANES) * 2 * LANES, at + width // LANES * LANES
+    top = load_or(x, whole, at + width - whole, -_INF)
+    odd = load(x, pairs) if pairs < whole else top
+    for i in range(at, pairs, 2 * LANES):  # two at a time: a maximum waits for the one before it
+        top, odd = maximum(top, load(x, i)), maximum(odd, load(x, i + LANES))
+    return largest(maximum(top, odd))
+
+
+@jit
+def _sum_of_exp(x, at, width, top):
+    """Return the sum of exp(x - top)."""
+    whole, added = at + width // LANES * LANES, broadcast(np.float32(0))
+    for i in range(at, whole, LANES):
+        added = added + exp(load(x, i) - top)
+    return total(added + exp(load_or(x, whole, at + width - whole, -_INF) - top))
+
+
+@jit
+def _scaled_exp(x, at, width, top, scale, out):
+    """Write exp(x - top) * scale."""
+    whole, rest = at + width // LANES * LANES, width % LANES
+    for i in range(at, whole, LANES):
+        store(out, i, exp(load(x, i) - top) * scale)
+    store_first(out, whole, exp(load_first(x, whole, rest) - top) * scale, rest)
 
 
 @jit
 def _softmax(x, p, width, start, stop):
+    """Compute rows start ... stop - 1: the largest, then powers of 2 and their sum, then shares."""
+    log2_e = broadcast(np.float32(math.log2(math.e)))
     for at in range(start * width, stop * width, width):
-        top, added = _top(x, at, width), broadcast(np.float32(0))
-        for j in range(0, width, LANES):
-            e = exp(load_or(x, at + j, width - j, -_INF) - top)
+        whole, rest = at + width // LANES * LANES, width % LANES
+        top = _top(x, at, width)
+        last = exp2((load_or(x, whole, rest, -_INF) - top) * log2_e)
+        added = last
+        for i in range(at, whole, LANES):
+            e = exp2((load(x, i) - top) * log2_e)
             added = added + e
-            store_first(p, at + j, e, width - j)
-        share = broadcast(np.float32(1) / total(added))
-        for j in range(0, width, LANES):
-            store_first(p, at + j, load_first(p, at + j, width - j) * share, width - j)
+            store(p, i, e)
+        share = np.float32(1) / total(added)
+        for i in range(at, whole, LANES):
+            store(p, i, load(p, i) * share)
+        store_first(p, whole, last * share, rest)
 
 
 @jit
 def _softmax_grad(grad, p, out, width, start, stop):
     for at in range(start * width, stop * width, width):
-        dot = broadcast(np.float32(0))
-        for j in range(0, width, LANES):
-            dot = fma(load_first(grad, at + j, width - j), load_first(p, at + j, width - j), dot)
-        mean = broadcast(total(dot))
-        for j in range(0, width, LANES):
-            g = load_first(grad, at + j, width - j) - mean
-            store_first(out, at + j, g * load_first(p, at + j, width - j), width - j)
-
-
-@jit
-def _sum_of_exp(x, at, width, top):
-    added = broadcast(np.float32(0))
-    for j in range(0, width, LANES):
-        added = added + exp(load_or(x, at + j, width - j, -_INF) - top)
-    return total(added)
+        whole, rest = at + width // LANES * LANES, width % LANES
+        g, q = load_first(grad, whole, rest), load_first(p, whole, rest)
+        dot = g * q
+        for i in range(at, whole, LANES):
+            dot = fma(load(grad, i), load(p, i), dot)
+        mean = total(dot)
+        for i in range(at, whole, LANES):
+            store(out, i, (load(grad, i) - mean) * load(p, i))
+        store_first(out, whole, (g - mean) * q, rest)
 
 
 @jit
 def _log_softmax(x, out, width, start, stop):
     for at in range(start * width, stop * width, width):
-        top = _top(x, at, width)
+        whole, rest, top = at + width // LANES * LANES, width % LANES, _top(x, at, width)
         log_sum = np.float32(math.log(_sum_of_exp(x, at, width, top)))
-        for j in range(0, width, LANES):
-            store_first(out, at + j, load_first(x, at + j, width - j) - top - log_sum, width - j)
+        for i in range(at, whole, LANES):
+            store(out, i, load(x, i) - top - log_sum)
+        store_first(out, whole, load_first(x, whole, rest) - top - log_sum, rest)
 
 
 @jit
@@ -76,10 +97,7 @@ def _cross_entropy(x, targets, losses, tops, totals, width, start, stop):
 @jit
 def _cross_entropy_grad(grad, x, targets, tops, totals, out, width, start, stop):
     for n in range(start, stop):
-        share, top = broadcast(grad[n] / totals[n]), tops[n]
-        for j in range(0, width, LANES):
-            e = exp(load_first(x, n * width + j, width - j) - top)
-            store_first(out, n * width + j, e * share, width - j)
+        _scaled_exp(x, n * width, width, tops[n], grad[n] / totals[n], out)
         out[n * width + targets[n]] -= grad[n]
 
 
