@@ -43,13 +43,13 @@ def _weigh(p, keys, scale, first, tops, sums, factors, out, rows, width):
         for r in range(n, n + keys * WIDTH, WIDTH):
             top = maximum(top, load(p, r))
         store(tops, n, top)
-        shift = where(top > -INF, top, broadcast(np.float32(0))) * -scale  # -inf - -inf would be NaN
+        top = where(top > -INF, top, broadcast(np.float32(0)))  # -inf - -inf would be NaN
         added = broadcast(np.float32(0))
         for r in range(n, n + keys * WIDTH, WIDTH):
-            weight = exp2(fma(load(p, r), broadcast(scale), shift))
+            weight = exp2((load(p, r) - top) * scale)
             store(p, r, weight)
             added = added + weight
-        factor = exp2(fma(old, broadcast(scale), shift))
+        factor = exp2((old - top) * scale)
         store(factors, n, factor)
         store(sums, n, added if first else fma(load(sums, n), factor, added))
     if not first:

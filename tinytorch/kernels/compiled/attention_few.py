@@ -47,14 +47,13 @@ def few_queries(q, k, v, scale, is_causal, out, log_sum, start, stop):
             old = top
             for r in range(0, count, LANES):
                 top = max(top, largest(load_or(p, r, count - r, -INF)))
-            shift = (top if top > -INF else np.float32(0)) * np.float32(-scale * LOG2_E)
+            base = top if top > -INF else np.float32(0)  # -inf - -inf would be NaN
             added = broadcast(np.float32(0))
             for r in range(0, count, LANES):
-                score = load_or(p, r, count - r, -INF)
-                weight = exp2(fma(score, broadcast(np.float32(scale * LOG2_E)), broadcast(shift)))
+                weight = exp2((load_or(p, r, count - r, -INF) - base) * np.float32(scale * LOG2_E))
                 store(p, r, weight)
                 added = added + weight
-            factor = np.float32(2 ** (old * scale * LOG2_E + shift))
+            factor = np.float32(2 ** ((old - base) * scale * LOG2_E))
             summed = summed * factor + total(added)
             j = place(head, key, heads, v_step)
             for c in range(0, width, LANES):

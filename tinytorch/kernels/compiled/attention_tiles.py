@@ -46,14 +46,20 @@ def multiply(a, a_place, b, b_place, count, out, out_place, rows, columns, add):
 def turn(x, at, step, count, width, out, to):
     """Write rows of x as the columns of out (width, WIDTH); of those that are missing, zeros."""
     for n in range(0, WIDTH, LANES):
-        if n + LANES <= count:
-            for c in range(0, width, LANES):
-                tile = transposed(load_rows(x, at + n * step + c, step, LANES, 1))
-                store_tile(tile, out, to + c * WIDTH + n, WIDTH, 1)
-        else:
-            for m in range(n, n + LANES):
-                for c in range(width):
-                    out[to + c * WIDTH + m] = x[at + m * step + c] if m < count else np.float32(0)
+        for c in range(0, width, LANES):
+            if n + LANES <= count:
+                tile = load_rows(x, at + n * step + c, step, LANES, 1)
+            else:
+                tile = _rows_or_zeros(x, at + n * step + c, step, count - n)
+            store_tile(transposed(tile), out, to + c * WIDTH + n, WIDTH, 1)
+
+
+@jit
+def _rows_or_zeros(x, at, step, count):
+    box = np.empty(LANES * LANES, np.float32)
+    for r in range(LANES):
+        store(box, r * LANES, load(x, at + r * step) if r < count else broadcast(np.float32(0)))
+    return load_tile(box, 0, LANES)
 
 
 @jit
