@@ -177,8 +177,8 @@ def _share_among_layouts(dispatcher: Any) -> None:
 class _Progress(event.Listener):
     """A line on the terminal from the first compilation to the last of those that it calls for.
 
-    It goes to the process's own stderr. In a notebook that is the terminal that Jupyter was started from: what a cell
-    puts out is compared by nbval, and must not depend on whether it is the first to run a kernel.
+    A notebook is told nothing: what a cell puts out is compared by nbval, and must not depend on whether it is the
+    first to run a kernel. Chapters call `warmup` in a cell whose output is not compared.
     """
 
     def __init__(self) -> None:
@@ -198,7 +198,7 @@ class _Progress(event.Listener):
         line, file = "compiling kernels, once for this machine", sys.__stderr__
         if file is not None and file.isatty():
             self._bar = tqdm(desc=line, unit="function", leave=False, file=file)
-        elif file is not None and not self._said:  # a log: once is enough
+        elif file is not None and not self._said and "ipykernel" not in sys.modules:  # a log: once is enough
             print(line, file=file, flush=True)
         self._said = True
 
