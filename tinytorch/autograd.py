@@ -120,6 +120,14 @@ class Node:
     def __init__(self, function: type[Function], ctx: Context, inputs: list[Variable | None]) -> None:
         self.function, self.ctx, self.inputs = function, ctx, inputs
 
+    def backward(self, grad_output: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        """Return the gradients of the inputs, once: what the call had kept is freed."""
+        if self.ctx is None:
+            raise RuntimeError(f"{self} was walked before and its saved arrays are freed: run forward again")
+        grads = self.function.backward(self.ctx, grad_output)
+        self.ctx = None  # type: ignore[assignment]  # frees the saved arrays as early as possible
+        return grads
+
     def __repr__(self) -> str:
         return f"<{self.function.__name__}Backward>"
 
@@ -175,21 +183,13 @@ class Variable:
             if node is None:
                 _accumulate(variable, grad_output)
                 continue
-            for x, g in zip(node.inputs, _call_backward(node, grad_output), strict=True):
+            for x, g in zip(node.inputs, node.backward(grad_output), strict=True):
                 if x is None or g is None or not x.requires_grad:
                     continue
                 if g.shape != x.data.shape:
                     raise RuntimeError(f"{node} returned a gradient of shape {g.shape} for shape {x.data.shape}")
                 known = gradients.get(id(x))
                 gradients[id(x)] = g if known is None else known + g
-
-
-def _call_backward(node: Node, grad_output: np.ndarray) -> tuple[np.ndarray | None, ...]:
-    if node.ctx is None:
-        raise RuntimeError(f"{node} was walked before and its saved arrays are freed: run forward again")
-    grads = node.function.backward(node.ctx, grad_output)
-    node.ctx = None  # type: ignore[assignment]  # frees the saved arrays as early as possible
-    return grads
 
 
 def _accumulate(leaf: Variable, gradient: np.ndarray) -> None:

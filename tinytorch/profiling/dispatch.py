@@ -1,0 +1,231 @@
+"""Watching a model at work: each call of a module, each operation and its derivative, each step of an optimizer.
+
+While an `Observer` watches, five methods of the framework are exchanged for ones that report to it. When the last one
+has left, the old methods are back: a program that nobody watches runs the same code as without this package.
+
+An observer sees the thread in which it was entered, and no other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ContextDecorator
+from typing import Any, Literal
+
+from tinytorch.autograd import Function, Node, Variable
+from tinytorch.nn.module import Module
+from tinytorch.optim import Optimizer
+
+Kind = Literal["module", "forward", "backward", "pass", "optimizer", "range"]
+
+
+class Call:
+    """One call, as observers see it. It holds the arrays: an observer that keeps it keeps them alive.
+
+    Attributes
+    ----------
+    kind
+        "module": a module's; "forward": an operation's; "backward": its derivative's; "pass": `Variable.backward` as
+        a whole; "optimizer": a step's; "range": between the ends of a `record_function`.
+    name
+        The class of the module, the operation's name ("Linear"), with "Backward" behind it for its derivative, the
+        class of the optimizer with ".step", or the name of the range.
+    target
+        The module, the `Function` subclass, the `Variable` or the `Optimizer` itself; None for a range.
+    module
+        The innermost module in which the call is made; for a derivative, in which its operation was; None outside.
+    inputs, options
+        The arguments as they were given. For a derivative, the gradient of the output alone.
+    node
+        For a derivative, what was recorded of its operation: `inputs` (variables, None where there was none) and `ctx`.
+    result
+        What the call returned, None before it does.
+    failed
+        Whether it ended in an exception.
+    """
+
+    __slots__ = ("failed", "inputs", "kind", "module", "name", "node", "options", "result", "target")
+
+    def __init__(
+        self,
+        kind: Kind,
+        name: str,
+        target: Any,
+        module: Module | None,
+        inputs: tuple[Any, ...] = (),
+        options: dict[str, Any] | None = None,
+        node: Node | None = None,
+    ) -> None:
+        self.kind, self.name, self.target, self.module = kind, name, target, module
+        self.inputs, self.options, self.node = inputs, options or {}, node
+        self.result: Any = None
+        self.failed = False
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name}>"
+
+
+class Observer:
+    """Base of the instruments: a context that is told of every call between its beginning and its end.
+
+    Subclasses write `enter` and `exit`; neither may change anything, and `exit` must not raise. Calls nest strictly.
+
+    Parameters
+    ----------
+    model
+        Gives the modules their paths, "blocks.0.mlp" as in `state_dict`. A module outside of it is called by its
+        class, and those below it "GPT.blocks.0.mlp".
+
+    Raises
+    ------
+    RuntimeError
+        On entering it while it watches, or leaving it in another thread.
+    """
+
+    watching = False
+
+    def __init__(self, model: Module | None = None) -> None:
+        self._paths: dict[int, tuple[Module, str]] = {}  # the module is kept, so that its id stays its own
+        if model is not None:
+            self._paths = {id(module): (module, path) for path, module in model.named_modules()}
+
+    def enter(self, call: Call) -> None:
+        """Hear of a call that is about to be made."""
+
+    def exit(self, call: Call) -> None:
+        """Hear of the same call when it has ended, with `result` or `failed` set."""
+
+    def path(self, module: Module | None) -> str:
+        """Return the path of a module, empty for the model itself and outside of modules."""
+        if module is None:
+            return ""
+        if id(module) not in self._paths:
+            for path, below in module.named_modules(type(module).__name__):
+                self._paths.setdefault(id(below), (below, path))
+        return self._paths[id(module)][1]
+
+    def __enter__(self) -> Any:
+        if self.watching:
+            raise RuntimeError(f"this {type(self).__name__} is at work already: leave it first, or make another")
+        _install(+1)
+        _local.observers = (*_local.observers, self)
+        self.watching = True
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self not in _local.observers:
+            raise RuntimeError(f"this {type(self).__name__} was not entered in this thread")
+        self.watching = False
+        _local.observers = tuple(o for o in _local.observers if o is not self)
+        _install(-1)
+
+
+class record_function(ContextDecorator):
+    """Name a range of your own code, for whoever watches: `with record_function("load"):`, or as a decorator."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._calls: list[tuple[Call, tuple[Observer, ...]]] = []
+
+    def _recreate_cm(self) -> record_function:
+        return record_function(self.name)
+
+    def __enter__(self) -> record_function:
+        call = Call("range", self.name, None, _local.module)
+        self._calls.append((call, _local.observers))
+        for observer in _local.observers:
+            observer.enter(call)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        call, observers = self._calls.pop()
+        call.failed = kind is not None
+        for observer in reversed(observers):
+            if observer.watching:
+                observer.exit(call)
+
+
+class _Local(threading.local):
+    observers: tuple[Observer, ...] = ()  # replaced, never changed: a call ends for those for whom it began
+    module: Module | None = None
+
+
+_local = _Local()
+
+
+def _reported(call: Call, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call a method between the observers' `enter` and `exit`."""
+    observers, entered = _local.observers, 0
+    try:
+        for observer in observers:
+            observer.enter(call)
+            entered += 1
+        call.result = method(*args, **options)
+        return call.result
+    except BaseException:
+        call.failed = True
+        raise
+    finally:
+        for observer in reversed(observers[:entered]):
+            if observer.watching:
+                observer.exit(call)
+
+
+# The five methods as they are, and under them as they report
+
+
+_module_call, _apply = Module.__call__, Function.apply.__func__  # type: ignore[attr-defined]
+_node_backward, _variable_backward, _optimizer_step = Node.backward, Variable.backward, Optimizer.step
+
+
+def _report_module(self: Module, *args: Any, **options: Any) -> Any:
+    outside, _local.module = _local.module, self
+    try:
+        return _reported(
+            Call("module", type(self).__name__, self, self, args, options), _module_call, self, *args, **options
+        )
+    finally:
+        _local.module = outside
+
+
+def _report_apply(cls: type[Function], *inputs: Any, **options: Any) -> Any:
+    call = Call("forward", cls.name, cls, _local.module, inputs, options)
+    out = _reported(call, _apply, cls, *inputs, **options)
+    if out.grad_fn is not None:
+        vars(out.grad_fn.ctx)["module"] = call.module  # where the derivative will say it belongs
+    return out
+
+
+def _report_node(self: Node, grad_output: Any) -> Any:
+    module = vars(self.ctx).get("module") if self.ctx is not None else None
+    call = Call("backward", f"{self.function.name}Backward", self.function, module, (grad_output,), node=self)
+    return _reported(call, _node_backward, self, grad_output)
+
+
+def _report_pass(self: Variable, *args: Any, **options: Any) -> None:
+    _reported(Call("pass", "backward", self, None, args, options), _variable_backward, self, *args, **options)
+
+
+def _report_step(self: Optimizer) -> None:
+    _reported(Call("optimizer", f"{type(self).__name__}.step", self, None), _optimizer_step, self)
+
+
+_PLACES: tuple[tuple[type, str, Any, Any], ...] = (
+    (Module, "__call__", _module_call, _report_module),
+    (Function, "apply", classmethod(_apply), classmethod(_report_apply)),
+    (Node, "backward", _node_backward, _report_node),
+    (Variable, "backward", _variable_backward, _report_pass),
+    (Optimizer, "step", _optimizer_step, _report_step),
+)
+_lock = threading.Lock()
+_watchers = 0
+
+
+def _install(change: int) -> None:
+    """Count the observers of all threads; with the first the methods begin to report, with the last they end."""
+    global _watchers
+    with _lock:
+        _watchers += change
+        for place, name, plain, reporting in _PLACES:
+            setattr(place, name, reporting if _watchers else plain)
