@@ -18,6 +18,7 @@ from tinytorch.nn.module import Module
 from tinytorch.optim import Optimizer
 
 Kind = Literal["module", "forward", "backward", "pass", "optimizer", "range"]
+_NO_OPTIONS: dict[str, Any] = {}
 
 
 class Call:
@@ -58,7 +59,7 @@ class Call:
         node: Node | None = None,
     ) -> None:
         self.kind, self.name, self.target, self.module = kind, name, target, module
-        self.inputs, self.options, self.node = inputs, options or {}, node
+        self.inputs, self.options, self.node = inputs, _NO_OPTIONS if options is None else options, node
         self.result: Any = None
         self.failed = False
 
@@ -109,15 +110,16 @@ class Observer:
         if self.watching:
             raise RuntimeError(f"this {type(self).__name__} is at work already: leave it first, or make another")
         _install(+1)
-        _local.observers = (*_local.observers, self)
+        _thread.state.observers = (*_thread.state.observers, self)
         self.watching = True
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self not in _local.observers:
+        state = _thread.state
+        if self not in state.observers:
             raise RuntimeError(f"this {type(self).__name__} was not entered in this thread")
         self.watching = False
-        _local.observers = tuple(o for o in _local.observers if o is not self)
+        state.observers = tuple(o for o in state.observers if o is not self)
         _install(-1)
 
 
@@ -132,9 +134,10 @@ class record_function(ContextDecorator):
         return record_function(self.name)
 
     def __enter__(self) -> record_function:
-        call = Call("range", self.name, None, _local.module)
-        self._calls.append((call, _local.observers))
-        for observer in _local.observers:
+        state = _thread.state
+        call = Call("range", self.name, None, state.module)
+        self._calls.append((call, state.observers))
+        for observer in state.observers:
             observer.enter(call)
         return self
 
@@ -146,23 +149,35 @@ class record_function(ContextDecorator):
                 observer.exit(call)
 
 
-class _Local(threading.local):
-    observers: tuple[Observer, ...] = ()  # replaced, never changed: a call ends for those for whom it began
-    module: Module | None = None
+class _State:
+    """What one thread is doing."""
+
+    __slots__ = ("module", "observers")
+
+    def __init__(self) -> None:
+        self.observers: tuple[Observer, ...] = ()  # replaced, never changed: a call ends for those for whom it began
+        self.module: Module | None = None
 
 
-_local = _Local()
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.state = _State()  # one look-up finds all of it: each costs as much as the rest of a report
 
 
-def _reported(call: Call, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
+_thread = _Thread()
+
+
+def _reported(
+    state: _State, call: Call, method: Callable[..., Any], this: Any, args: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
     """Call a method between the observers' `enter` and `exit`."""
-    observers, entered = _local.observers, 0
+    observers, entered = state.observers, 0
     try:
         for observer in observers:
             observer.enter(call)
             entered += 1
-        call.result = method(*args, **options)
-        return call.result
+        call.result = result = method(this, *args, **options)
+        return result
     except BaseException:
         call.failed = True
         raise
@@ -180,35 +195,37 @@ _node_backward, _variable_backward, _optimizer_step = Node.backward, Variable.ba
 
 
 def _report_module(self: Module, *args: Any, **options: Any) -> Any:
-    outside, _local.module = _local.module, self
+    state = _thread.state
+    outside, state.module = state.module, self
     try:
-        return _reported(
-            Call("module", type(self).__name__, self, self, args, options), _module_call, self, *args, **options
-        )
+        call = Call("module", type(self).__name__, self, self, args, options)
+        return _reported(state, call, _module_call, self, args, options)
     finally:
-        _local.module = outside
+        state.module = outside
 
 
 def _report_apply(cls: type[Function], *inputs: Any, **options: Any) -> Any:
-    call = Call("forward", cls.name, cls, _local.module, inputs, options)
-    out = _reported(call, _apply, cls, *inputs, **options)
+    state = _thread.state
+    out = _reported(state, Call("forward", cls.name, cls, state.module, inputs, options), _apply, cls, inputs, options)
     if out.grad_fn is not None:
-        vars(out.grad_fn.ctx)["module"] = call.module  # where the derivative will say it belongs
+        out.grad_fn.ctx.module = state.module  # where the derivative will say it belongs
     return out
 
 
 def _report_node(self: Node, grad_output: Any) -> Any:
-    module = vars(self.ctx).get("module") if self.ctx is not None else None
-    call = Call("backward", f"{self.function.name}Backward", self.function, module, (grad_output,), node=self)
-    return _reported(call, _node_backward, self, grad_output)
+    module = getattr(self.ctx, "module", None)
+    call = Call("backward", f"{self.function.name}Backward", self.function, module, (grad_output,), None, self)
+    return _reported(_thread.state, call, _node_backward, self, (grad_output,), {})
 
 
 def _report_pass(self: Variable, *args: Any, **options: Any) -> None:
-    _reported(Call("pass", "backward", self, None, args, options), _variable_backward, self, *args, **options)
+    call = Call("pass", "backward", self, None, args, options)
+    _reported(_thread.state, call, _variable_backward, self, args, options)
 
 
 def _report_step(self: Optimizer) -> None:
-    _reported(Call("optimizer", f"{type(self).__name__}.step", self, None), _optimizer_step, self)
+    call = Call("optimizer", f"{type(self).__name__}.step", self, None)
+    _reported(_thread.state, call, _optimizer_step, self, (), {})
 
 
 _PLACES: tuple[tuple[type, str, Any, Any], ...] = (
