@@ -101,6 +101,18 @@ def test_show_displays_words_a_png_and_a_view():
     assert set(bundle) == {"text/plain", "image/png", "application/vnd.jupyter.widget-view+json"}
 
 
+def test_a_drawing_is_shown_as_it_is_with_its_words():
+    class Flame:
+        svg = '<svg viewBox="0 0 9 9"><rect fill="currentColor"/></svg>'
+
+    with mock.patch("tinytorch.book.figures.display") as display:
+        show(Flame(), alt="One box.", caption="A call.")
+    (picture,) = display.call_args.args
+    assert Flame.svg in picture.value
+    assert 'aria-label="One box."' in picture.value
+    assert picture._repr_mimebundle_().keys() == {"text/plain", "application/vnd.jupyter.widget-view+json"}
+
+
 def test_words_with_markup_in_them_stay_words():
     figure, _ = subplots()
     value = Picture(figure, alt='a "<b>"', caption="x < y & z").value
