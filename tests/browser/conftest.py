@@ -218,21 +218,48 @@ def book_on_disk(book: str) -> str:
     return HTML.as_uri()
 
 
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Any]:
-    """Return a function that opens a window: visit(origin, width=..., theme=..., scripts=...) -> Visit."""
-    contexts = []
+class Windows:
+    """The open windows of one test or one module."""
 
-    def window(origin: str, *, width: int = 1280, theme: str = "light", scripts: bool = True) -> Visit:
-        context = browser.new_context(
+    def __init__(self, browser: Any) -> None:
+        self._browser, self._contexts = browser, []
+
+    def __call__(self, origin: str, *, width: int = 1280, theme: str = "light", scripts: bool = True) -> Visit:
+        context = self._browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=theme, java_script_enabled=scripts
         )
-        contexts.append(context)
+        self._contexts.append(context)
         return Visit(context.new_page(), origin)
 
+    def close(self) -> None:
+        while self._contexts:
+            self._contexts.pop().close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Windows]:
+    """Return a function that opens a window: visit(origin, width=..., theme=..., scripts=...) -> Visit."""
+    windows = Windows(browser)
+    yield windows
+    windows.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any) -> Iterator[Any]:
+    """Return a function that gives a page in a window that tests share: opened(origin, document) -> Visit.
+
+    A page with many explorable figures takes seconds to load, and each of its figures has several tests.
+    """
+    windows, known = Windows(browser), {}
+
+    def window(origin: str, document: str) -> Visit:
+        if (origin, document) not in known:
+            known[origin, document] = windows(origin)
+            known[origin, document].open(document)
+        return known[origin, document]
+
     yield window
-    for context in contexts:
-        context.close()
+    windows.close()
 
 
 def _luminance(colour: str) -> float:

@@ -7,7 +7,9 @@ import pytest
 
 # Times the way from a key press to the next frame after the sentence has changed, inside the page.
 CLOCK = """() => {
+  const first = window.delays === undefined;
   window.delays = [];
+  if (!first) return;
   let pressed = 0;
   addEventListener("keydown", () => { pressed = performance.now(); }, true);
   new MutationObserver(() => {
@@ -18,11 +20,16 @@ CLOCK = """() => {
 
 
 @pytest.fixture
-def figure(visit, book, explorer, stored_explorers):
-    """The explorable figure on its page, with what its notebook says of it."""
+def figure(opened, book, explorer, stored_explorers):
+    """The explorable figure on its page, its sliders at their first stops, with what its notebook says of it."""
     document, number = explorer
-    page = visit(book).open(document)
-    return page, page.locator(".tinytorch-explorer").nth(number), stored_explorers(document)[number]
+    page = opened(book, document).page
+    box, stored = page.locator(".tinytorch-explorer").nth(number), stored_explorers(document)[number]
+    for name, _ in stored["sliders"]:
+        box.get_by_role("slider", name=name, exact=True).focus()
+        page.keyboard.press("Home")
+    wait_for_sentence(page, box, stored["sentences"][0])
+    return page, box, stored
 
 
 def wait_for_sentence(page, box, sentence):
@@ -62,10 +69,10 @@ def test_sliders_together_reach_the_last_stop(figure):
     wait_for_sentence(page, box, stored["sentences"][-1])
 
 
-def test_a_page_opened_from_the_disk_moves_too(visit, book_on_disk, explorer, stored_explorers):
+def test_a_page_opened_from_the_disk_moves_too(opened, book_on_disk, explorer, stored_explorers):
     document, number = explorer
-    window = visit(book_on_disk)
-    page = window.open(document)
+    window = opened(book_on_disk, document)
+    page = window.page
     box, stored = page.locator(".tinytorch-explorer").nth(number), stored_explorers(document)[number]
     box.get_by_role("slider", name=stored["sliders"][-1][0], exact=True).focus()
     page.keyboard.press("ArrowRight")

@@ -1,4 +1,4 @@
-"""What chapters leave to the reader: each exercise begins unsolved, and its folded solution passes its check."""
+"""What chapters promise: exercises begin unsolved and can be solved, and what is timed is also asserted."""
 
 import re
 
@@ -12,6 +12,11 @@ SOURCES = {source.stem: source.read_text(encoding="utf-8") for source in noteboo
 
 def cells(text: str) -> list[str]:
     return re.findall(r"```{code-cell} python\n(.*?)```", text, re.DOTALL)
+
+
+def ignored(text: str) -> list[str]:
+    """Return the code cells that nbval does not compare."""
+    return [cell for cell in cells(text) if "nbval-ignore-output" in cell]
 
 
 def solutions(text: str) -> dict[str, str]:
@@ -47,3 +52,10 @@ def test_the_stub_is_not_yet_right_and_the_solution_is(chapter, name, capsys):
         stub, question = stub[:begin], stub[begin:]
     assert outcome(stub, question, capsys).startswith("not yet: ")
     assert outcome(solutions(SOURCES[chapter])[name], question, capsys).startswith("correct: ")
+
+
+@pytest.mark.parametrize("chapter", SOURCES)
+def test_every_cell_that_is_not_compared_asserts_what_it_shows(chapter):
+    """But for the one that compiles the kernels."""
+    without = [cell for cell in ignored(SOURCES[chapter]) if "assert " not in cell]
+    assert [cell for cell in without if "warmup()" not in cell] == []
