@@ -152,7 +152,7 @@ class Variable:
     def backward(self, gradient: np.ndarray | None = None) -> None:
         """Add d(self)/d(leaf) to `leaf.grad` of every leaf that requires a gradient.
 
-        What the graph had saved is freed on the way, so that a second call on the same graph is an error.
+        The graph is taken apart on the way, and what it held is freed, so that a second call on it is an error.
 
         Parameters
         ----------
@@ -177,7 +177,9 @@ class Variable:
             raise ValueError(f"the gradient has shape {gradient.shape}, the tensor {self.data.shape}")
 
         gradients: dict[int, np.ndarray] = {id(self): gradient}
-        for variable in reversed(_topological_order(self)):
+        order = _topological_order(self)
+        while order:
+            variable = order.pop()  # and forgets it: what nobody else holds is freed on the way
             grad_output = gradients.pop(id(variable))
             node = variable.grad_fn
             if node is None:
@@ -190,6 +192,7 @@ class Variable:
                     raise RuntimeError(f"{node} returned a gradient of shape {g.shape} for shape {x.data.shape}")
                 known = gradients.get(id(x))
                 gradients[id(x)] = g if known is None else known + g
+            node.inputs = []
 
 
 def _accumulate(leaf: Variable, gradient: np.ndarray) -> None:
