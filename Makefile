@@ -18,6 +18,7 @@ test: check ## run every test; TORCH=1 also compares with PyTorch
 	$(if $(TORCH),$(BIN)/pip install -q torch==2.13.0)
 	$(BIN)/python -m tinytorch.kernels warmup
 	$(BIN)/pytest -rs -n 2 --dist loadfile --ignore=tests/browser
+	$(BIN)/python -m tinytorch.profiling.self_test --quick
 	$(BIN)/pytest --nbval chapters
 	$(BIN)/jupyter-book build -W -n --keep-going .
 	$(BIN)/pytest -rs --no-fold-skipped tests/browser

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tests.bench import startup, training, transformers
+from tests.bench import profiler, startup, timer, training, transformers
 from tests.bench.launches import over_launches
-from tinytorch.book.results import MEASURED, machine, record
+from tinytorch.book.results import MEASURED, record
+from tinytorch.profiling.timing.environment import machine
 
 # run -> (how to measure it, seconds to spend, whether it needs the peers of the extra `bench`)
 RUNS: dict[str, tuple[Callable[[np.random.Generator, float], training.Rows], float, bool]] = {
@@ -31,6 +32,8 @@ RUNS: dict[str, tuple[Callable[[np.random.Generator, float], training.Rows], flo
     "15_matmul": (partial(over_launches, "tests.bench.matmul"), 60.0, True),
     "15_inference": (partial(over_launches, "tests.bench.inference"), 100.0, True),
     "15_fused": (partial(over_launches, "tests.bench.fused"), 60.0, False),
+    "19_timer": (timer.timer_19, 90.0, False),
+    "19_profiler": (profiler.profiler, 60.0, False),
 }
 _QUICK = 0.05  # of those seconds
 

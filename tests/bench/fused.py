@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tests.bench.interleave import measure
-from tests.bench.launches import Wanted, ratio, report
+from tests.bench.launches import Wanted, report
+from tests.bench.turns import ratio, timer
 from tinytorch import backend
 from tinytorch.kernels import activation, normalization, softmax
 
@@ -54,7 +54,7 @@ def main(seed: int, seconds: float) -> None:
         for name, function in kernels(rng).items():
             np.testing.assert_allclose(function(x), under_numpy(function, x), atol=1e-5)
             functions = [partial(function, x), x.copy, partial(under_numpy, function, x)]
-            times = measure(functions, rng, budget=0.2 * seconds)
+            times = timer(rng, 0.2 * seconds).rounds(functions)
             title = f"{name}, 24 MiB"
             rows[name] = (100 * ratio(times, 1, 0), Wanted(f"{title}: time of a copy of the array over ours", "%", 80))
             rows[f"{name}_numpy"] = (ratio(times, 2, 0), Wanted(f"{title}: NumPy's time over ours", "x"))

@@ -18,8 +18,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tests.bench import onnx_peers
-from tests.bench.interleave import measure
-from tests.bench.launches import Wanted, ratio, report
+from tests.bench.launches import Wanted, report
+from tests.bench.turns import ratio, timer
 from tinytorch import Tensor, backend, nn, no_grad, zoo
 from tinytorch.acceleration import Plan
 from tinytorch.kernels.conv import conv2d
@@ -45,7 +45,7 @@ def convolution(shape: tuple[int, int, int, int], rng: np.random.Generator, seco
     ours, torchs, (orts,) = (f() for f in functions)
     for theirs in (torchs.numpy(), orts):
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
-    times = measure(functions, rng, budget=seconds)
+    times = timer(rng, seconds).rounds(functions)
     flops, name = 2 * 9 * c_in * c_out * n * size * size, "x".join(map(str, shape))
     title = f"3 x 3 convolution, batch {n}, {c_in} to {c_out} channels, {size} x {size}"
     better = 1 if np.median(times[:, 1]) < np.median(times[:, 2]) else 2
@@ -75,7 +75,7 @@ def whole_cnn(batch: int, rng: np.random.Generator, seconds: float) -> Found:
     ours, torchs, (orts,) = (f() for f in functions)
     for theirs in (torchs.numpy(), orts):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
-    times, images = measure(functions, rng, budget=seconds), "1 image" if batch == 1 else f"{batch} images"
+    times, images = timer(rng, seconds).rounds(functions), "1 image" if batch == 1 else f"{batch} images"
     return {
         f"cnn_{batch}": (1e3 * float(np.median(times[:, 0])), Wanted(f"Reference CNN, inference, {images}", "ms")),
         f"cnn_{batch}_torch": (
@@ -98,7 +98,7 @@ def over_naive(
         expected = function().data
         naive = time.perf_counter() - start
     np.testing.assert_allclose(function().data, expected, atol=1e-3)
-    fast = float(np.median(measure([function], rng, budget=seconds)))
+    fast = float(np.median(timer(rng, seconds).rounds([function])))
     return {f"{name}_naive": (naive / fast, Wanted(f"{title}, backend naive over numba", "x", 100))}
 
 

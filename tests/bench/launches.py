@@ -8,7 +8,6 @@ median and, as the interval, the smallest and the largest: of five launches that
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -60,11 +59,6 @@ def joined(values: list[float], wanted: Wanted) -> dict[str, Any]:
     if wanted.aim is not None:
         what += f" (aim at least {wanted.aim:g}: {verdict(low, high, wanted.aim)})"
     return {"value": value, "low": low, "high": high, "unit": wanted.unit, "what": what}
-
-
-def ratio(times: np.ndarray, a: int, b: int) -> float:
-    """Return the median over rounds of the time of function a over that of b, from `interleave.measure`."""
-    return math.exp(float(np.median(np.log(times[:, a]) - np.log(times[:, b]))))
 
 
 def report(rows: Mapping[str, tuple[float, Wanted]]) -> None:

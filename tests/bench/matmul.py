@@ -18,8 +18,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tests.bench import onnx_peers
-from tests.bench.interleave import measure
-from tests.bench.launches import Wanted, ratio, report
+from tests.bench.launches import Wanted, report
+from tests.bench.turns import ratio, timer
 from tinytorch.acceleration import Roofline
 from tinytorch.kernels import matmul
 
@@ -50,7 +50,7 @@ def ladder(rng: np.random.Generator, seconds: float, peak: float, n: int = 256) 
         np.testing.assert_allclose(result, expected, atol=1e-3)
     for function in FAST.values():
         np.testing.assert_allclose(function(a, b), expected, atol=1e-3)
-    medians = np.median(measure([partial(f, a, b) for f in FAST.values()], rng, budget=seconds), axis=0)
+    medians = np.median(timer(rng, seconds).rounds([partial(f, a, b) for f in FAST.values()]), axis=0)
     times |= dict(zip(FAST, map(float, medians), strict=True))
     rows: Found = {}
     for name, t in times.items():
@@ -79,7 +79,7 @@ def beside_peers(shape: tuple[int, int, int], rng: np.random.Generator, seconds:
     ours, numpys, torchs, (orts,) = (f() for f in functions)
     for theirs in (numpys, torchs.numpy(), orts):
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
-    times = measure(functions, rng, budget=seconds)
+    times = timer(rng, seconds).rounds(functions)
     speed, name, size = 2e-9 * m * k * n / float(np.median(times[:, 0])), f"{m}x{k}x{n}", f"{m} x {k} x {n}"
     rows: Found = {
         f"{name}_gflops": (speed, Wanted(f"matmul_simd, {size}, one thread", "GFLOP/s")),

@@ -8,15 +8,16 @@ from functools import partial
 
 import numpy as np
 
-from tests.bench.interleave import measure, median_interval
 from tests.bench.training import Rows, row, verdict
+from tests.bench.turns import timer
+from tinytorch.profiling.timing.statistics import median_interval
 
 AIM = 0.3  # seconds
 
 
 def startup(rng: np.random.Generator, budget: float) -> Rows:
     """Start interpreters in pairs, with and without the import."""
-    with_import, empty = measure([partial(_run, "import tinytorch"), partial(_run, "")], rng, budget=budget).T
+    with_import, empty = timer(rng, budget).rounds([partial(_run, "import tinytorch"), partial(_run, "")]).T
     seconds = median_interval(with_import - empty)
     aim = f"aim at most {AIM:g}: {verdict(seconds, AIM)}"
     return {"seconds": row(seconds, "s", f"import tinytorch, beyond an empty interpreter ({aim})")}

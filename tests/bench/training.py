@@ -19,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench.interleave import Comparison, Estimate, compare
+from tests.bench.turns import timer
 from tinytorch import Tensor, data, optim, zoo
 from tinytorch.nn.functional import cross_entropy
+from tinytorch.profiling.timing.comparison import Comparison
+from tinytorch.profiling.timing.statistics import Estimate
 
 AIM = 1.0  # times PyTorch's time, with compiled kernels
 TOLERANCE = 1e-4  # of the largest gradient in the model; float32 sums in another order differ by less
@@ -138,8 +140,10 @@ def _rows(result: Comparison, name: str, what: str, unit: str) -> Rows:
     aim = f"aim at most {AIM:g}: {verdict(result.ratio)}"
     return {
         "ratio": row(result.ratio, "x", f"Training {what}, time over {peer} eager's, one thread ({aim})"),
-        name: row(result.a.scaled(factor), unit, f"Training {what}, one thread"),
-        f"{name}_torch": row(result.b.scaled(factor), unit, f"Training {what} in {peer} eager, one thread"),
+        name: row(result.seconds("ours").scaled(factor), unit, f"Training {what}, one thread"),
+        f"{name}_torch": row(
+            result.seconds("torch").scaled(factor), unit, f"Training {what} in {peer} eager, one thread"
+        ),
     }
 
 
@@ -153,7 +157,8 @@ def training_cnn(rng: np.random.Generator, budget: float) -> Rows:
     """Measure whole epochs of the CNN. An AssertionError if the two sides do not compute the same."""
     task = cnn_task(rng)
     ours, theirs = (partial(_repeat, step, len(task.batches)) for step in task.steps())
-    result = compare(ours, theirs, rng, check=task.check, budget=budget, label="CNN training epoch")
+    sides = {"torch": theirs, "ours": ours}
+    result = timer(rng, budget, progress=True).compare(sides, check=task.check, label="CNN training epoch")
     return _rows(result, "epoch", "epoch of the CNN on 10,000 images (batch 64)", "s")
 
 
@@ -165,5 +170,7 @@ def _repeat(step: Callable[[], None], times: int) -> None:
 def training_gpt(rng: np.random.Generator, budget: float) -> Rows:
     """Measure the GPT's step. An AssertionError if the two sides do not compute the same."""
     task = gpt_task(rng)
-    result = compare(*task.steps(), rng, check=task.check, budget=budget, label="GPT training step")
+    ours, theirs = task.steps()
+    sides = {"torch": theirs, "ours": ours}
+    result = timer(rng, budget, progress=True).compare(sides, check=task.check, label="GPT training step")
     return _rows(result, "step", "step of the GPT (batch 16 x 256)", "ms")

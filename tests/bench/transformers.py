@@ -20,9 +20,10 @@ from functools import partial
 
 import numpy as np
 
-from tests.bench.interleave import compare, measure, median_interval
 from tests.bench.training import Rows, row
+from tests.bench.turns import timer
 from tinytorch import backend, nn, no_grad, zoo
+from tinytorch.profiling.timing.statistics import median_interval
 
 LENGTHS = tuple(2**i for i in range(4, 12))
 NEW_TOKENS = (64, 128, 255)
@@ -39,7 +40,7 @@ def forward_14(rng: np.random.Generator, budget: float) -> Rows:
         for length in LENGTHS:
             np.testing.assert_allclose(model(ids[:, :length]).data, longest[:, :length], atol=1e-5)
         passes = [partial(model, ids[:, :length]) for length in LENGTHS]
-        times = measure(passes, rng, budget=budget, label="forward passes")
+        times = timer(rng, budget, progress=True).rounds(passes, label="forward passes")
     return {
         f"T{length:04d}": row(
             median_interval(1e6 * column / length), "µs per token", f"Forward pass over {length} tokens, one thread"
@@ -60,12 +61,17 @@ def generation_14(rng: np.random.Generator, budget: float) -> Rows:
         check = partial(_check_equal, uncached, cached)
         share = budget * n**2 / work
         with backend("numpy"):
-            result = compare(uncached, cached, rng, check=check, budget=share, label=f"generating {n} tokens")
+            sides = {"cached": cached, "uncached": uncached}
+            result = timer(rng, share, progress=True).compare(sides, check=check, label=f"generating {n} tokens")
         what = f"Generating {n} tokens"
         rows |= {
             f"ratio_{n:03d}": row(result.ratio, "x", f"{what}, time without past_key_value over with it, one thread"),
-            f"cached_{n:03d}": row(result.b.scaled(1e3), "ms", f"{what} with past_key_value, one thread"),
-            f"uncached_{n:03d}": row(result.a.scaled(1e3), "ms", f"{what} without past_key_value, one thread"),
+            f"cached_{n:03d}": row(
+                result.seconds("cached").scaled(1e3), "ms", f"{what} with past_key_value, one thread"
+            ),
+            f"uncached_{n:03d}": row(
+                result.seconds("uncached").scaled(1e3), "ms", f"{what} without past_key_value, one thread"
+            ),
         }
     return rows
 

@@ -1,110 +1,94 @@
-"""The statistics behind `make bench`, on clocks that are made up: no real time is read here."""
+"""What `make bench` makes of its timings, on clocks that are made up: no real time is measured here."""
 
 import json
+import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.bench import __main__ as command
-from tests.bench import launches
-from tests.bench.interleave import compare, measure, median_interval
+from tests.bench import launches, startup, training, turns
+from tests.bench import timer as bench_timer
 from tests.bench.training import row, verdict
 from tinytorch.book import results
+from tinytorch.profiling.self_test import SelfTest
+from tinytorch.profiling.timing.statistics import Rate, median_interval
+from tinytorch.profiling.timing.timer import Timer
 
 
-class FakeMachine:
-    """A clock, and functions that let it run on, at a pace that drifts and stumbles as a shared machine's does."""
+class Machine:
+    """A clock that only the functions move."""
 
-    def __init__(self, rng, noise=0.05):
-        self.now, self.rng, self.noise, self.calls = 0.0, rng, noise, []
+    def __init__(self):
+        self.now = 0.0
 
     def clock(self):
+        self.now += 1e-7
         return self.now
 
-    def function(self, name, seconds):
+    def function(self, seconds):
         def call():
-            self.calls.append(name)
-            pace = 1.0 + 0.5 * np.sin(self.now / 7.0)  # slow neighbours come and go
-            stumble = 3.0 if self.rng.random() < 0.005 else 1.0
-            self.now += seconds * pace * stumble * np.exp(self.noise * self.rng.normal())
+            self.now += seconds
 
         return call
 
 
-def compared(a, b, seed, check=lambda: None, budget=3.0):
-    rng = np.random.default_rng(seed)
-    machine = FakeMachine(rng)
-    sides = machine.function("a", a), machine.function("b", b)
-    return compare(*sides, rng, check=check, budget=budget, block=0.02, clock=machine.clock)
+@pytest.fixture
+def machine(monkeypatch):
+    made_up = Machine()
+    monkeypatch.setattr(turns, "Timer", partial(Timer, clock=made_up.clock))
+    return made_up
 
 
-@pytest.mark.parametrize("n", [6, 9, 20, 101])
-def test_the_interval_covers_the_true_median_at_least_95_times_in_100(n):
-    rng = np.random.default_rng(n)
-    skewed = np.exp(rng.normal(size=(4000, n)))  # true median 1, mean 1.65
-    intervals = [median_interval(samples) for samples in skewed]
-    assert np.mean([e.low <= 1.0 <= e.high for e in intervals]) > 0.94
-    assert all(e.low <= e.value <= e.high for e in intervals)
+def test_rounds_have_turns_of_20_ms_and_ratios_of_any_two(machine):
+    calls = 0
+    quick = machine.function(0.001)
+
+    def counted():
+        nonlocal calls
+        calls += 1
+        quick()
+
+    times = turns.timer(np.random.default_rng(0), 1.0).rounds([counted, machine.function(0.03)])
+    assert calls >= 20 * len(times)
+    assert turns.ratio(times, 0, 1) == pytest.approx(1 / 30)
+    assert turns.ratio(times, 1, 0) == pytest.approx(30.0)
 
 
-def test_the_interval_of_known_numbers_is_that_of_the_tables():
-    """Ten samples: the second smallest and the second largest (David & Nagaraja, 97.9 %)."""
-    e = median_interval([3, 1, 2, 10, 9, 8, 4, 7, 6, 5])
-    assert (e.low, e.value, e.high, e.spread) == (2, 5.5, 9, 4.5 / 5.5)
+def test_the_ratio_of_training_is_our_time_over_the_peers(machine, monkeypatch):
+    ours, theirs = machine.function(0.03), machine.function(0.02)
+    checked = []
+    task = SimpleNamespace(steps=lambda: (ours, theirs), check=lambda: checked.append(True), batches=[None] * 10)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.0+cpu"))
+    monkeypatch.setattr(training, "gpt_task", lambda rng: task)
+    monkeypatch.setattr(training, "cnn_task", lambda rng: task)
+    rng = np.random.default_rng(0)
+    gpt, cnn = training.training_gpt(rng, 2.0), training.training_cnn(rng, 2.0)
+    assert {name: row["value"] for name, row in gpt.items()} == {"ratio": 1.5, "step": 30.0, "step_torch": 20.0}
+    assert {name: row["value"] for name, row in cnn.items()} == {"ratio": 1.5, "epoch": 0.3, "epoch_torch": 0.2}
+    assert "aim at most 1: missed" in gpt["ratio"]["what"]
+    assert checked == [True, True]
 
 
-@pytest.mark.parametrize("samples", [[], [1.0], [1.0] * 5])
-def test_too_few_samples_are_no_interval(samples):
-    with pytest.raises(ValueError, match=f"{len(samples)} samples are too few"):
-        median_interval(samples)
+def test_the_import_is_timed_beyond_an_empty_interpreter(machine, monkeypatch):
+    monkeypatch.setattr(startup, "_run", lambda code: machine.function(0.5 if code else 0.2)())
+    assert startup.startup(np.random.default_rng(0), 2.0)["seconds"]["value"] == 0.3
 
 
-@pytest.mark.parametrize("ratio", [0.5, 0.97, 1.05, 3.0])
-def test_a_known_ratio_is_recovered_on_a_machine_whose_pace_drifts(ratio):
-    results = [compared(0.01 * ratio, 0.01, seed, budget=10.0) for seed in range(40)]
-    assert np.mean([r.ratio.low <= ratio <= r.ratio.high for r in results]) >= 0.85
-    assert np.median([r.ratio.value for r in results]) == pytest.approx(ratio, rel=0.01)
-    assert np.mean([r.differs for r in results]) > 0.5
-
-
-def test_the_same_function_twice_is_not_called_different():
-    assert np.mean([compared(0.01, 0.01, seed).differs for seed in range(300)]) < 0.05
-
-
-def test_less_than_one_percent_is_no_claim_however_sure():
-    machine = FakeMachine(np.random.default_rng(0), noise=0.0)
-
-    def call(seconds):
-        machine.now += seconds
-
-    a, b = partial(call, 1.005), partial(call, 1.0)
-    result = compare(a, b, np.random.default_rng(1), check=lambda: None, clock=machine.clock)
-    assert result.ratio.low > 1.0
-    assert not result.differs
-    assert str(result).startswith("no difference")
-
-
-def test_what_differs_is_not_timed():
-    def check():
-        raise AssertionError("they differ")
-
-    machine = FakeMachine(np.random.default_rng(0))
-    a = machine.function("a", 1.0)
-    with pytest.raises(AssertionError, match="they differ"):
-        compare(a, a, machine.rng, check=check, clock=machine.clock)
-    assert machine.calls == []
-
-
-def test_short_functions_are_called_until_a_block_is_full_and_the_order_is_random():
-    machine = FakeMachine(np.random.default_rng(0), noise=0.0)
-    quick, slow = machine.function("a", 0.0005), machine.function("b", 0.05)
-    times = measure([quick, slow], np.random.default_rng(0), budget=5.0, block=0.02, clock=machine.clock)
-    text = "".join(machine.calls)
-    blocks = [block for block in text.split("b") if block]
-    assert min(len(block) for block in blocks[2:]) >= 20
-    assert {"bb", "aab"} <= {text[i : i + k] for i in range(len(text)) for k in (2, 3)}  # both orders occur
-    assert len(times) == pytest.approx(5.0 / 0.07, rel=0.8)
+def test_the_self_test_is_published_as_rates_with_intervals_and_verdicts(monkeypatch):
+    result = SelfTest(Rate(0, 120), Rate(120, 120), Rate(36, 120), Rate(60, 120))
+    monkeypatch.setattr(Timer, "self_test", lambda timer, trials, rng: result if trials == 120 else None)
+    rows = bench_timer.timer_19(np.random.default_rng(0), 90.0)
+    values = {name: row["value"] for name, row in rows.items() if row["unit"] == "%"}
+    naive = {"false_positives_naive": 30, "false_positives_naive_ranks": 50}
+    assert values == {"false_positives": 0, "found": 100, **naive}
+    assert 20 < rows["false_positives_naive"]["low"] < 30 < rows["false_positives_naive"]["high"] < 40
+    assert "aim at most 5: reached" in rows["false_positives"]["what"]
+    assert "aim at least 90: reached" in rows["found"]["what"]
+    assert rows["clock"]["value"] > 0
+    assert rows["loop"]["value"] >= 0
 
 
 def test_an_aim_is_reached_or_missed_only_with_the_whole_interval():

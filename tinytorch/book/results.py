@@ -19,10 +19,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import platform
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tinytorch.profiling.timing.environment import machine
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "chapters" / "measured.json"
@@ -137,31 +136,6 @@ def record(run: str, command: str, rows: Mapping[str, Mapping[str, Any]], path: 
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def machine() -> dict[str, Any]:
-    """Describe this machine as far as a timing depends on it."""
-    from threadpoolctl import threadpool_info
-
-    blas = [lib for lib in threadpool_info() if lib["user_api"] == "blas"]
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        # the kernel OpenBLAS took matters more than its version
-        "blas": ", ".join(sorted({f"{b['internal_api']} {b.get('architecture', '')}".strip() for b in blas})),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file() and (name := re.search(r"^model name\s*: (.+)$", info.read_text(), re.MULTILINE)):
-        return name[1]
-    if sys.platform == "darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    return platform.processor() or platform.machine()
 
 
 def render(text: str, known: Mapping[str, Row]) -> str:
