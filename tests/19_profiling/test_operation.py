@@ -37,6 +37,15 @@ def test_shapes_of_a_layer_its_derivative_and_the_optimizers_step_are_kept():
     assert kept.operations[-2] is None  # the pass as a whole
 
 
+def test_what_an_operation_had_kept_is_known_when_its_derivative_has_freed_it():
+    with Kept() as kept:
+        nn.MaxPool2d(2)(Tensor(np.ones((1, 1, 4, 6), np.float32), requires_grad=True)).backward(np.ones((1, 1, 2, 3)))
+        Tensor(np.float32(2.0), requires_grad=True).exp().backward()
+    pool, exp = (o for o in kept.operations if o is not None and o.kind == "backward")
+    assert pool.saved == (Array((1, 1, 4, 6), FLOAT), Array((1, 1, 2, 3), FLOAT), 2, 2)
+    assert exp.saved == (Array((), FLOAT),)  # a NumPy scalar is an array without axes
+
+
 def test_equal_work_is_equal_and_can_be_looked_up():
     with Kept() as kept:
         for _ in range(2):

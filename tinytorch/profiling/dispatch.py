@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tinytorch.autograd import Function, Node, Variable
 from tinytorch.nn.module import Module
 from tinytorch.optim import Optimizer
+from tinytorch.profiling.shapes import plain
 
 Kind = Literal["module", "forward", "backward", "pass", "optimizer", "range"]
 _NO_OPTIONS: dict[str, Any] = {}
@@ -40,13 +41,16 @@ class Call:
         The arguments as they were given. For a derivative, the gradient of the output alone.
     node
         For a derivative, what was recorded of its operation: `inputs` (variables, None where there was none) and `ctx`.
+    saved
+        For a derivative, what its operation had kept for it, without the arrays (`shapes.plain`): they are freed when
+        it ends.
     result
         What the call returned, None before it does.
     failed
         Whether it ended in an exception.
     """
 
-    __slots__ = ("failed", "inputs", "kind", "module", "name", "node", "options", "result", "target")
+    __slots__ = ("failed", "inputs", "kind", "module", "name", "node", "options", "result", "saved", "target")
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class Call:
     ) -> None:
         self.kind, self.name, self.target, self.module = kind, name, target, module
         self.inputs, self.options, self.node = inputs, _NO_OPTIONS if options is None else options, node
+        self.saved: tuple[Any, ...] = ()
         self.result: Any = None
         self.failed = False
 
@@ -171,7 +176,32 @@ def _reported(
     state: _State, call: Call, method: Callable[..., Any], this: Any, args: tuple[Any, ...], options: dict[str, Any]
 ) -> Any:
     """Call a method between the observers' `enter` and `exit`."""
-    observers, entered = state.observers, 0
+    observers = state.observers
+    if len(observers) != 1:  # a single one is the common case, and twice as fast without the bookkeeping
+        return _reported_to_all(observers, call, method, this, args, options)
+    observer = observers[0]
+    observer.enter(call)
+    try:
+        call.result = result = method(this, *args, **options)
+        return result
+    except BaseException:
+        call.failed = True
+        raise
+    finally:
+        if observer.watching:
+            observer.exit(call)
+
+
+def _reported_to_all(
+    observers: tuple[Observer, ...],
+    call: Call,
+    method: Callable[..., Any],
+    this: Any,
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+) -> Any:
+    """Do the same for several: each that heard of the beginning hears of the end, in reverse order."""
+    entered = 0
     try:
         for observer in observers:
             observer.enter(call)
@@ -215,6 +245,7 @@ def _report_apply(cls: type[Function], *inputs: Any, **options: Any) -> Any:
 def _report_node(self: Node, grad_output: Any) -> Any:
     module = getattr(self.ctx, "module", None)
     call = Call("backward", f"{self.function.name}Backward", self.function, module, (grad_output,), None, self)
+    call.saved = tuple(map(plain, getattr(self.ctx, "saved_tensors", ())))
     return _reported(_thread.state, call, _node_backward, self, (grad_output,), {})
 
 

@@ -1,0 +1,187 @@
+"""What each operation is tried on: small arrays of any shape that it takes."""
+
+from collections.abc import Callable
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tinytorch import Function
+from tinytorch.ops import (
+    activation,
+    attention,
+    elementwise,
+    embedding,
+    image,
+    linear,
+    loss,
+    normalization,
+    reduction,
+    shape,
+)
+
+SIZES = st.integers(1, 3)
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, max_side=3) | st.just((0, 3))
+VECTORS = hnp.array_shapes(min_dims=1, max_dims=3, max_side=3)
+IMAGES = st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(3, 5), st.integers(3, 5))
+DTYPES = st.sampled_from([np.dtype(np.float32), np.dtype(np.float64)])
+SEEDS = st.integers(0, 2**32 - 1)
+ARGUMENTS: dict[type[Function], Callable] = {}
+
+
+def values(draw, shape, dtype, positive=False):
+    x = np.asarray(np.random.default_rng(draw(SEEDS)).standard_normal(shape))
+    return np.asarray(np.exp(0.5 * x) if positive else x).astype(dtype)
+
+
+def arguments(*functions: type[Function]) -> Callable:
+    """Say how arguments of Functions are drawn: the floating arrays among them become tensors."""
+
+    def note(make: Callable) -> Callable:
+        for function in functions:
+            ARGUMENTS[function] = lambda draw: make(draw, draw(DTYPES))
+        return make
+
+    return note
+
+
+@arguments(elementwise.Add, elementwise.Sub, elementwise.Mul, elementwise.Div, elementwise.Maximum)
+def _(draw, dtype):
+    shapes = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=3)).input_shapes
+    two = [values(draw, s, draw(DTYPES), positive=True) for s in shapes]
+    number = draw(st.sampled_from([None, None, 0, 1]))
+    if number is not None:
+        two[number] = 2.5
+    return two
+
+
+@arguments(elementwise.Neg, elementwise.Exp, elementwise.Log, elementwise.Tanh, activation.ReLU, activation.GELU)
+def _(draw, dtype):
+    return [values(draw, draw(SHAPES), dtype, positive=True)]
+
+
+@arguments(elementwise.Pow)
+def _(draw, dtype):
+    return [values(draw, draw(SHAPES), dtype, positive=True), draw(st.sampled_from([0, 1, 2, -1, 0.5]))]
+
+
+@arguments(activation.Dropout)
+def _(draw, dtype):
+    return [values(draw, draw(SHAPES), dtype), draw(st.sampled_from([0.0, 0.3])), np.random.default_rng(draw(SEEDS))]
+
+
+@arguments(activation.Softmax)
+def _(draw, dtype):
+    return [values(draw, draw(VECTORS), dtype)]
+
+
+@arguments(loss.CrossEntropy)
+def _(draw, dtype):
+    rows, classes = draw(SIZES), draw(SIZES)
+    targets = np.random.default_rng(draw(SEEDS)).integers(0, classes, rows)
+    return [values(draw, (rows, classes), dtype), targets.astype(draw(st.sampled_from([np.int64, np.uint8])))]
+
+
+@arguments(linear.MatMul)
+def _(draw, dtype):
+    rule = np.matmul.signature
+    shapes = draw(hnp.mutually_broadcastable_shapes(signature=rule, max_dims=2, min_side=1, max_side=3))
+    return [values(draw, s, dtype) for s in shapes.input_shapes]
+
+
+@arguments(linear.Linear)
+def _(draw, dtype):
+    ins, outs = draw(SIZES), draw(SIZES)
+    batch = draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=3))
+    bias = values(draw, (outs,), dtype) if draw(st.booleans()) else None
+    return [values(draw, (*batch, ins), dtype), values(draw, (outs, ins), dtype), bias]
+
+
+@arguments(image.Conv2d)
+def _(draw, dtype):
+    x, channels = values(draw, draw(IMAGES), dtype), draw(SIZES)
+    weight = values(draw, (channels, x.shape[1], draw(SIZES), draw(SIZES)), dtype)
+    bias = values(draw, (channels,), dtype) if draw(st.booleans()) else None
+    return [x, weight, bias, draw(SIZES), draw(st.integers(0, 2))]
+
+
+@arguments(image.MaxPool2d, image.AvgPool2d)
+def _(draw, dtype):
+    return [values(draw, draw(IMAGES), dtype), draw(SIZES), draw(SIZES)]
+
+
+@arguments(attention.ScaledDotProductAttention)
+def _(draw, dtype):
+    batch, heads, queries, earlier, width, width_v = (draw(SIZES) for _ in range(6))
+    keys = queries + earlier - 1
+    shapes = (batch, heads, queries, width), (batch, heads, keys, width), (batch, heads, keys, width_v)
+    return [*(values(draw, s, dtype) for s in shapes), draw(st.booleans())]
+
+
+@arguments(attention.SelfAttention)
+def _(draw, dtype):
+    heads = draw(SIZES)
+    return [values(draw, (draw(SIZES), draw(SIZES), 3 * heads * draw(SIZES)), dtype), heads]
+
+
+@arguments(normalization.LayerNorm)
+def _(draw, dtype):
+    width = draw(st.integers(2, 4))
+    batch = draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=3))
+    return [*(values(draw, s, dtype) for s in ((*batch, width), (width,), (width,))), 1e-2]
+
+
+@arguments(normalization.FrozenBatchNorm2d)
+def _(draw, dtype):
+    x = values(draw, draw(IMAGES), dtype)
+    weight, bias, mean, var = (values(draw, x.shape[1:2], dtype, positive=True) for _ in range(4))
+    return [x, weight, bias, 1e-2, (mean, var)]
+
+
+@arguments(normalization.BatchNorm2d)
+def _(draw, dtype):
+    x = values(draw, draw(IMAGES), dtype)
+    weight, bias, mean, var = (values(draw, x.shape[1:2], dtype, positive=True) for _ in range(4))
+    return [x, weight, bias, 1e-2, (mean, var, 0.1)]
+
+
+@arguments(reduction.Sum, reduction.Mean, reduction.Max)
+def _(draw, dtype):
+    x = values(draw, draw(VECTORS), dtype)
+    axis = draw(st.none() | st.integers(-x.ndim, x.ndim - 1) | hnp.valid_tuple_axes(x.ndim, min_size=1))
+    return [x, axis, draw(st.booleans())]
+
+
+@arguments(shape.Reshape)
+def _(draw, dtype):
+    x = values(draw, (draw(SIZES), 6, draw(SIZES)), dtype)
+    return [x, draw(st.sampled_from([(-1,), (2, -1), (-1, 3, 2)]))]
+
+
+@arguments(shape.Permute)
+def _(draw, dtype):
+    x = values(draw, draw(SHAPES), dtype)
+    return [x, tuple(draw(st.permutations(range(x.ndim))))]
+
+
+@arguments(shape.Concatenate)
+def _(draw, dtype):
+    return [values(draw, (draw(st.integers(0, 3)), 2), dtype) for _ in range(draw(SIZES))]
+
+
+@arguments(shape.GetItem)
+def _(draw, dtype):
+    x = values(draw, (4, 3, 2), dtype)
+    rows = np.random.default_rng(draw(SEEDS)).permutation(4)[: draw(SIZES)]  # no element twice: it would be read once
+    columns = np.array([[2], [0]])
+    some = [rows, (rows, slice(None, None, -2)), (..., columns, 1), (slice(None), [0, 2]), [3, 0], [1], [2, 0, 1]]
+    basic = [1, (1, 2), (slice(1, 3), None, 0), ..., (), None, slice(0, 0), (-1, ..., slice(1))]
+    return [x, draw(st.sampled_from(some + basic))]
+
+
+@arguments(embedding.Embedding)
+def _(draw, dtype):
+    weight, rng = values(draw, (3, draw(SIZES)), dtype), np.random.default_rng(draw(SEEDS))
+    more = draw(st.booleans())  # either no row twice, or all of them
+    ids = np.concatenate([rng.permutation(3), rng.integers(0, 3, 3)]).reshape(2, 3) if more else rng.permutation(3)[:2]
+    return [weight, ids]
