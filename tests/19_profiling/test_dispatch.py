@@ -107,6 +107,9 @@ def test_an_observer_that_refuses_a_call_ends_it_for_those_before_it():
         def enter(self, call):
             raise LookupError("no")
 
+        def exit(self, call):
+            raise AssertionError("heard of the end of a call that it refused")
+
     with Log() as log, Refuses(), pytest.raises(LookupError):
         Tensor([1.0]).exp()
     assert log.depth == 0

@@ -199,16 +199,18 @@ class Roofline:
         return bandwidth[level]
 
 
-def _working_sets() -> dict[str, list[int]]:
-    """Return bytes of data that each level holds, and no level before it."""
+def cache_sizes() -> dict[str, int]:
+    """Return the bytes that each cache holds, the nearest first: as reported, else measured, in some seconds."""
     reported = reported_caches()
     if reported:
-        capacities = {cache.name: cache.size for cache in reported}
-    else:
-        steps = measure_memory_hierarchy(quick=True).steps
-        capacities = {f"L{i + 1}": step for i, step in enumerate(steps)}
+        return {cache.name: cache.size for cache in reported}
+    return {f"L{i + 1}": step for i, step in enumerate(measure_memory_hierarchy(quick=True).steps)}
+
+
+def _working_sets() -> dict[str, list[int]]:
+    """Return bytes of data that each level holds, and no level before it."""
     sets, before = {}, 0
-    for name, capacity in capacities.items():
+    for name, capacity in cache_sizes().items():
         sets[name] = [part for part in (capacity // 4, capacity // 2) if part >= 2 * before] or [capacity // 2]
         before = capacity
     return sets | {MEMORY: [min(max(4 * before, 64 << 20), 256 << 20)]}
