@@ -170,3 +170,23 @@ def test_ranges_nest_decorate_and_end_with_an_exception():
             raise KeyError
     assert log.lines == ["range step", "  range load", "    range load", "range fails"]
     assert log.depth == 0
+
+
+def test_ranges_that_do_not_nest_are_refused_and_the_next_are_not():
+    outer, inner = record_function("outer"), record_function("inner")
+    with Log() as log:
+        outer.__enter__()
+        inner.__enter__()
+        with pytest.raises(RuntimeError, match="'outer' ends while 'inner'"):
+            outer.__exit__(None)
+        inner.__exit__(None)
+        with record_function("next"):
+            pass
+    assert log.lines[-1].strip() == "range next"
+
+
+def test_a_shared_module_has_its_first_path_as_its_parameters_do():
+    layer = nn.Linear(3, 3, rng=rng)
+    with Log(nn.Sequential(layer, nn.ReLU(), layer)) as log:
+        layer(Tensor(np.ones((1, 3), np.float32)))
+    assert log.lines == ["module Linear 0", "  forward Linear 0"]

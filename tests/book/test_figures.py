@@ -103,13 +103,15 @@ def test_show_displays_words_a_png_and_a_view():
 
 def test_a_drawing_is_shown_as_it_is_with_its_words():
     class Flame:
-        svg = '<svg viewBox="0 0 9 9"><rect fill="currentColor"/></svg>'
+        svg = '<svg role="img" aria-label="a > b" viewBox="0 0 9 9"><rect fill="currentColor"/></svg>'.replace(
+            " >", " &gt;"
+        )
 
     with mock.patch("tinytorch.book.figures.display") as display:
         show(Flame(), alt="One box.", caption="A call.")
     (picture,) = display.call_args.args
-    assert Flame.svg in picture.value
-    assert 'aria-label="One box."' in picture.value
+    assert '<svg aria-hidden="true" viewBox="0 0 9 9"><rect fill="currentColor"/></svg>' in picture.value
+    assert re.findall('aria-label="([^"]*)"', picture.value) == ["One box."]
     assert picture._repr_mimebundle_().keys() == {"text/plain", "application/vnd.jupyter.widget-view+json"}
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from typing import Any, Protocol
 
 import ipywidgets
@@ -34,7 +35,7 @@ class Picture(ipywidgets.HTML):  # type: ignore[misc]
     def __init__(self, figure: Figure | Drawing, alt: str, caption: str):
         self._alt, self._caption = alt, caption
         self._png = to_png(figure) if isinstance(figure, Figure) else None
-        svg = to_svg(figure) if isinstance(figure, Figure) else figure.svg
+        svg = to_svg(figure) if isinstance(figure, Figure) else _hidden(figure.svg)
         super().__init__(
             f"<style>{_WHOLE}</style>"
             '<figure class="tinytorch-figure" style="margin: 0.5em 0; line-height: 1.4">'
@@ -48,6 +49,14 @@ class Picture(ipywidgets.HTML):  # type: ignore[misc]
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return widget_bundle(self, self._png)
+
+
+def _hidden(svg: str) -> str:
+    """Hide a drawing from screen readers: the words around it are read out, and its own would be the second."""
+    root = svg[: svg.index(">") + 1]
+    return (
+        re.sub(r' (?:role|aria-label)="[^"]*"', "", root).replace("<svg", '<svg aria-hidden="true"') + svg[len(root) :]
+    )
 
 
 def show(figure: Figure | Drawing, *, alt: str, caption: str) -> None:

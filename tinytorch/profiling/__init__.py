@@ -3,6 +3,7 @@
 from tinytorch.profiling.bottlenecks.find import find_bottlenecks
 from tinytorch.profiling.bottlenecks.findings import Bottleneck, Bottlenecks
 from tinytorch.profiling.dispatch import record_function
+from tinytorch.profiling.flops.count import Count, counts
 from tinytorch.profiling.flops.counter import FLOPCounter, UncountedOperationError
 from tinytorch.profiling.memory.profiler import MemoryProfiler, training_memory
 from tinytorch.profiling.profiler.changes import compare
@@ -16,6 +17,7 @@ __all__ = [
     "Bottleneck",
     "Bottlenecks",
     "Comparison",
+    "Count",
     "FLOPCounter",
     "Measurement",
     "MemoryProfiler",
@@ -23,6 +25,7 @@ __all__ = [
     "Timer",
     "UncountedOperationError",
     "compare",
+    "counts",
     "find_bottlenecks",
     "record_function",
     "schedule",

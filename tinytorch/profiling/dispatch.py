@@ -94,7 +94,8 @@ class Observer:
     def __init__(self, model: Module | None = None) -> None:
         self._paths: dict[int, tuple[Module, str]] = {}  # the module is kept, so that its id stays its own
         if model is not None:
-            self._paths = {id(module): (module, path) for path, module in model.named_modules()}
+            for path, module in model.named_modules():
+                self._paths.setdefault(id(module), (module, path))  # a shared one by its first path, as its parameters
 
     def enter(self, call: Call) -> None:
         """Hear of a call that is about to be made."""
@@ -129,7 +130,11 @@ class Observer:
 
 
 class record_function(ContextDecorator):
-    """Name a range of your own code, for whoever watches: `with record_function("load"):`, or as a decorator."""
+    """Name a range of your own code, for whoever watches: `with record_function("load"):`, or as a decorator.
+
+    Ranges nest: a RuntimeError on ending one while another that began within it goes on, or in another thread. A
+    generator that yields inside of a range can bring that about.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -142,6 +147,7 @@ class record_function(ContextDecorator):
         state = _thread.state
         call = Call("range", self.name, None, state.module)
         self._calls.append((call, state.observers))
+        state.ranges.append(call)
         for observer in state.observers:
             observer.enter(call)
         return self
@@ -149,6 +155,13 @@ class record_function(ContextDecorator):
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         call, observers = self._calls.pop()
         call.failed = kind is not None
+        ranges = _thread.state.ranges
+        if call not in ranges:
+            raise RuntimeError(f"range {self.name!r} ends in another thread than it began in")
+        inner = ranges[-1]
+        ranges.remove(call)
+        if inner is not call:
+            raise RuntimeError(f"range {self.name!r} ends while {inner.name!r}, which began within it, goes on")
         for observer in reversed(observers):
             if observer.watching:
                 observer.exit(call)
@@ -157,10 +170,11 @@ class record_function(ContextDecorator):
 class _State:
     """What one thread is doing."""
 
-    __slots__ = ("module", "observers")
+    __slots__ = ("module", "observers", "ranges")
 
     def __init__(self) -> None:
         self.observers: tuple[Observer, ...] = ()  # replaced, never changed: a call ends for those for whom it began
+        self.ranges: list[Call] = []
         self.module: Module | None = None
 
 

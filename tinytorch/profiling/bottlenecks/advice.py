@@ -40,7 +40,7 @@ BETTER_KERNEL = Advice("a better kernel: another backend, its tiles and vectors"
 FEWER_OPERATIONS = Advice("compute less: prune what changes little", COMPRESSION)
 NARROW = Advice("more operations in an instruction: int8", QUANTIZATION)
 CACHE = Advice("compute each position once: a KV cache", CACHING)
-FORMULA = Advice("count it: register a formula with `profiling.count.counts`", PROFILING)
+FORMULA = Advice("count it: register a formula with `tinytorch.profiling.counts`", PROFILING)
 
 
 def advise(work: Work, verdict: Verdict, kind: Kind, repeats: bool = False) -> tuple[Advice, ...]:

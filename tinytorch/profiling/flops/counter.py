@@ -28,7 +28,8 @@ class FLOPCounter(Observer):
     it; `reset` forgets. A call that fails is not counted.
 
     What is no operation is not seen: the sum of the gradients of a tensor that is used twice, the clipping of
-    gradients, and what NumPy computes on its own.
+    gradients, what NumPy computes on its own, an `acceleration.Plan`, which is one compiled call, an optimizer that
+    overrides `step`, and an `apply` that was taken from its `Function` before the block began.
 
     Parameters
     ----------
@@ -196,6 +197,8 @@ class FLOPCounter(Observer):
 
     def _notes(self) -> list[str]:
         notes = ["1 MAC is 2 FLOPs."]
+        if not self._work:
+            notes = ["No operation was seen: nothing ran, or what ran is none, such as a Plan."]
         if masked := self.total.masked:
             notes.append(f"{write_count(masked)} FLOPs are spent on positions that a causal mask hides.")
         if missing := self.uncounted:

@@ -35,7 +35,7 @@ class ProfilerContext(Recorder):
     max_events
         How many events a window of the schedule may hold. Those that begin later are counted in `dropped`, not kept.
     on_trace_ready
-        Called with the profiler after each window, and after the block if that ends within a window, though not if it
+        Called with the profiler after each window, and after the block if that ends within the first, though not if it
         ends in an exception. Nothing is observed meanwhile.
     clock
         Nanoseconds since some moment.
@@ -76,6 +76,7 @@ class ProfilerContext(Recorder):
         self._action = ProfilerAction.NONE
         self._window: Log | None = None  # a complete one that nobody has read yet
         self._events: tuple[Event, ...] = ()
+        self._saved, self._seen = False, 0  # whether a window was complete; entries of the log when the step began
 
     # From step to step
 
@@ -83,7 +84,7 @@ class ProfilerContext(Recorder):
         if self._thread is not None:
             raise RuntimeError("this ProfilerContext is at work already: leave it first, or make another")
         first = self._planned(0)
-        self.step_num, self.dropped, self._window, self._events = 0, 0, None, ()
+        self.step_num, self.dropped, self._window, self._events, self._saved = 0, 0, None, (), False
         self._thread, self.thread_name = threading.get_ident(), threading.current_thread().name
         self._turn_to(first)
         return self
@@ -91,7 +92,7 @@ class ProfilerContext(Recorder):
     def __exit__(self, kind: object = None, *exc: object) -> None:
         self._check_thread("left")
         self._thread = None
-        self._turn_to(ProfilerAction.NONE, tell=kind is None)
+        self._turn_to(ProfilerAction.NONE, tell=kind is None, left=True)
 
     def step(self) -> None:
         """End a step of the program: the schedule says what is done in the next."""
@@ -110,28 +111,36 @@ class ProfilerContext(Recorder):
             where = "outside of its block" if self._thread is None else "in another thread than it was entered in"
             raise RuntimeError(f"this ProfilerContext was {what} {where}")
 
-    def _turn_to(self, action: ProfilerAction, tell: bool = True) -> None:
+    def _turn_to(self, action: ProfilerAction, tell: bool = True, left: bool = False) -> None:
         before, self._action = self._action, ProfilerAction.NONE
         ends = before is ProfilerAction.RECORD_AND_SAVE or (before.records and not action.records)
+        # left before its last step ran, or in the middle: a part of a window, not shown where there is a whole one
+        whole = before is ProfilerAction.RECORD_AND_SAVE and not (left and len(self._log) == self._seen)
+        cut = ends and not whole and self._saved
         if ends:
-            self._window = self._end()
-            self.dropped = self._window.dropped
+            window = self._end()
+            if not cut:
+                self._window, self.dropped = window, window.dropped
+            self._saved = self._saved or whole
         if self.watching and (ends or action is ProfilerAction.NONE):
             super().__exit__()
-        if ends and tell and self.on_trace_ready is not None:
+        if ends and not cut and tell and self.on_trace_ready is not None:
             self.on_trace_ready(self)
         if action is not ProfilerAction.NONE:
             if not self.watching:
                 super().__enter__()
             if ends or before is ProfilerAction.NONE or action.records != before.records:
                 self._begin()
-        self._action = action
+        self._action, self._seen = action, len(self._log)
 
     # What was recorded
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """The events of the last complete window, numbered in the order of their start."""
+        """The events of the last complete window, numbered in the order of their start.
+
+        If none was complete, those up to the end of the block.
+        """
         if self._action.records:
             raise RuntimeError("this ProfilerContext is recording: read it after its block, or in on_trace_ready")
         if self._window is not None:

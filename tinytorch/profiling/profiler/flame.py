@@ -27,7 +27,7 @@ COLOURS: dict[Kind, tuple[str, str]] = {
     "optimizer": ("#c46a9b", "optimizer"),
     "range": ("#b87a00", "your range"),
 }
-WIDTH, ROW, FONT = 700, 22, 12  # pixels at full size
+WIDTH, ROW, FONT = 500, 22, 12  # pixels at full size: letters are 8 pixels still on a telephone
 LETTER = 0.62 * FONT  # about the average letter of a wide sans-serif face
 NARROWEST = 0.4  # what is narrower cannot be seen
 
@@ -114,8 +114,8 @@ class Flame:
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
             f'aria-label="{html.escape(self.describe())}" font-family="system-ui, sans-serif" font-size="{FONT}" '
-            f'fill="currentColor" style="display: block; width: {WIDTH}px; max-width: 100%; min-width: {WIDTH // 2}px; '
-            f'height: auto">{body}</svg>'
+            f'fill="currentColor" style="display: block; width: {WIDTH}px; max-width: 100%; '
+            f'min-width: {3 * WIDTH // 5}px; height: auto">{body}</svg>'
         )
 
     def _boxes(self, box: Box, left: float, row: int) -> Iterator[tuple[str, int]]:

@@ -84,6 +84,8 @@ class Timer:
     ) -> None:
         if not (math.isfinite(budget) and budget > 0):
             raise ValueError(f"the budget is {budget}: it is a positive number of seconds")
+        if block is not None and not (math.isfinite(block) and block > 0):
+            raise ValueError(f"block is {block}: it is a positive number of seconds, or None")
         if not 0 < confidence < 1:
             raise ValueError(f"the confidence is {confidence}: it lies between 0 and 1, 0.95 for 95 %")
         self.budget, self.confidence, self.block, self.clock, self.progress = budget, confidence, block, clock, progress
