@@ -344,15 +344,3 @@ def test_a_notebook_shows_table_and_picture_and_the_terminal_the_table(capsys):
     assert "<svg" in shown
     prof.print_rich()
     assert "Exp" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("wait", "warmup", "active", "steps"), [(0, 0, 2, 4), (0, 0, 1, 3), (2, 1, 2, 9)])
-def test_a_complete_window_is_not_lost_to_one_that_was_cut(wait, warmup, active, steps):
-    ready = []
-    plan = schedule(wait=wait, warmup=warmup, active=active)
-    with ProfilerContext(schedule=plan, on_trace_ready=lambda prof: ready.append(len(prof.events))) as prof:
-        for _ in range(steps):
-            Tensor([1.0]).exp()
-            prof.step()
-    assert len(prof.events) == active
-    assert ready == [active] * (steps // (wait + warmup + active))

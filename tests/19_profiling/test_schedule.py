@@ -2,6 +2,8 @@
 
 import pytest
 
+from tinytorch import Tensor
+from tinytorch.profiling.profiler.context import ProfilerContext
 from tinytorch.profiling.profiler.schedule import ProfilerAction, schedule
 
 W, U, R, S = ProfilerAction.NONE, ProfilerAction.WARMUP, ProfilerAction.RECORD, ProfilerAction.RECORD_AND_SAVE
@@ -23,3 +25,15 @@ def test_each_cycle_waits_warms_up_and_records(plan, actions):
 def test_a_number_of_steps_that_is_none_is_refused(numbers):
     with pytest.raises(ValueError, match="is a number of steps"):
         schedule(*numbers)
+
+
+@pytest.mark.parametrize(("wait", "warmup", "active", "steps"), [(0, 0, 2, 4), (0, 0, 1, 3), (2, 1, 2, 9)])
+def test_a_complete_window_is_not_lost_to_one_that_was_cut(wait, warmup, active, steps):
+    ready = []
+    plan = schedule(wait=wait, warmup=warmup, active=active)
+    with ProfilerContext(schedule=plan, on_trace_ready=lambda prof: ready.append(len(prof.events))) as prof:
+        for _ in range(steps):
+            Tensor([1.0]).exp()
+            prof.step()
+    assert len(prof.events) == active
+    assert ready == [active] * (steps // (wait + warmup + active))
