@@ -92,6 +92,7 @@ class Visit:
 
     def __init__(self, page: Any, origin: str) -> None:
         self.page = page
+        self.page.set_default_timeout(60_000)  # a busy machine is no failure
         self.origin = origin
         self.troubles: list[str] = []
         page.context.route("**/*", self._only_here)
