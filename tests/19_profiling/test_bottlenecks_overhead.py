@@ -1,13 +1,11 @@
 """The price of a call."""
 
-import importlib
-import pkgutil
-
 import numpy as np
 import pytest
 
 import tinytorch
-from tinytorch import no_grad, ops, optim
+from tests.functions import all_functions
+from tinytorch import no_grad, optim
 from tinytorch.autograd import Function
 from tinytorch.profiling.bottlenecks import overhead
 from tinytorch.profiling.bottlenecks.overhead import Prices, small_calls
@@ -26,15 +24,9 @@ class Unknown(Function):
     """Nobody measured it."""
 
 
-def functions() -> set[type[Function]]:
-    modules = [importlib.import_module(f"{ops.__name__}.{each.name}") for each in pkgutil.iter_modules(ops.__path__)]
-    values = [value for module in modules for value in vars(module).values()]
-    return {value for value in values if isinstance(value, type) and issubclass(value, Function)} - {Function}
-
-
 def test_every_operation_of_the_framework_is_called_on_very_little():
     calls = dict(small_calls())
-    assert calls.keys() == functions()
+    assert calls.keys() == set(all_functions())
     for inputs in calls.values():
         assert max(np.size(getattr(x, "data", x)) for x in inputs if not isinstance(x, tuple)) <= 9
 
@@ -42,7 +34,7 @@ def test_every_operation_of_the_framework_is_called_on_very_little():
 @pytest.mark.parametrize("backend", ["naive", "numpy"])
 def test_operations_derivatives_and_optimizers_have_prices(backend):
     with tinytorch.backend(backend):
-        for function in functions():
+        for function in all_functions():
             measured = overhead._measured(backend, function)
             assert measured.keys() == {"forward", "backward"}
             assert min(measured.values()) > 0

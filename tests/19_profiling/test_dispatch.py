@@ -1,14 +1,15 @@
 """What observers are told, and that nobody pays for them who has none."""
 
+import importlib
 import threading
 
 import numpy as np
 import pytest
 
 from tinytorch import Tensor, nn, optim
-from tinytorch.autograd import Function, Node, Variable
 from tinytorch.profiling.dispatch import Observer, record_function
 
+methods = importlib.import_module("tests.19_profiling.watched").methods
 rng = np.random.default_rng(0)
 
 
@@ -30,16 +31,6 @@ class Log(Observer):
 
 def mlp() -> nn.Sequential:
     return nn.Sequential(nn.Linear(3, 4, rng=rng), nn.ReLU(), nn.Linear(4, 2, rng=rng))
-
-
-def methods() -> list[object]:
-    return [
-        nn.Module.__call__,
-        Function.__dict__["apply"].__func__,
-        Node.backward,
-        Variable.backward,
-        optim.Optimizer.step,
-    ]
 
 
 def test_a_training_step_is_told_in_order_nested_and_with_the_modules_paths():

@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tinytorch.ops
+from tests.functions import all_functions
 from tinytorch import Function, Tensor, backend, optim
 from tinytorch.nn.functional import scaled_dot_product_attention
 from tinytorch.ops import attention, image, shape
@@ -97,17 +96,6 @@ def check(operation: Operation, results: tuple, memory: tuple, define: Callable,
             define(*wrapped, skip=True)
     moved = read(ledger, given, definition.gathers) + written(results, memory)
     assert count(operation) == Count(ledger.macs, ledger.flops, moved, ledger.flops - visible.flops)
-
-
-def all_functions() -> list[type[Function]]:
-    for module in pkgutil.walk_packages(tinytorch.ops.__path__, "tinytorch.ops."):
-        importlib.import_module(module.name)
-    found, todo = [], [Function]
-    while todo:
-        subclasses = todo.pop().__subclasses__()
-        todo += subclasses
-        found += [f for f in subclasses if f.__module__.startswith("tinytorch.ops.")]
-    return sorted(found, key=lambda f: f.__name__)
 
 
 @pytest.mark.parametrize("function", all_functions(), ids=lambda f: f.__name__)

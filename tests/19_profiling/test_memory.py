@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinytorch import Tensor, backend, nn, no_grad, optim
+from tinytorch import Tensor, nn, no_grad, optim
 from tinytorch.nn.attention import PastKeyValue
 from tinytorch.nn.functional import cross_entropy
 from tinytorch.profiling.memory.profiler import MemoryProfiler, training_memory
@@ -11,25 +11,7 @@ from tinytorch.profiling.memory.profiler import MemoryProfiler, training_memory
 FLOAT = 4
 
 
-@pytest.fixture(autouse=True)
-def _numpy():
-    with backend("numpy"):
-        yield
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def model(rng):
-    return nn.Sequential(nn.Linear(20, 30, rng=rng), nn.ReLU(), nn.Linear(30, 10, rng=rng))
-
-
-@pytest.fixture
-def batch(rng):
-    return Tensor(rng.random((8, 20), np.float32)), rng.integers(0, 10, 8)
+pytestmark = pytest.mark.usefixtures("on_numpy")
 
 
 PARAMETERS = FLOAT * (20 * 30 + 30 + 30 * 10 + 10)

@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
-from tinytorch import Tensor, backend, nn
+from tinytorch import Tensor, nn
 from tinytorch.autograd import Function, Node
 from tinytorch.nn.functional import cross_entropy
 from tinytorch.profiling.dispatch import record_function
@@ -16,25 +16,7 @@ from tinytorch.profiling.memory.traced import tracing
 FLOAT = 4
 
 
-@pytest.fixture(autouse=True)
-def _numpy():
-    with backend("numpy"):
-        yield
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def model(rng):
-    return nn.Sequential(nn.Linear(20, 30, rng=rng), nn.ReLU(), nn.Linear(30, 10, rng=rng))
-
-
-@pytest.fixture
-def batch(rng):
-    return Tensor(rng.random((8, 20), np.float32)), rng.integers(0, 10, 8)
+pytestmark = pytest.mark.usefixtures("on_numpy")
 
 
 PARAMETERS = FLOAT * (20 * 30 + 30 + 30 * 10 + 10)

@@ -13,10 +13,7 @@ CNN_PARAMETERS = FLOAT * 98_666
 VOCABULARY, WIDTH, LAYERS, HEADS = 11, 16, 2, 4
 
 
-@pytest.fixture(autouse=True)
-def _numpy():
-    with backend("numpy"):
-        yield
+pytestmark = pytest.mark.usefixtures("on_numpy")
 
 
 def cnn_activations(batch: int) -> int:

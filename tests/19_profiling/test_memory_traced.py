@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinytorch import Tensor, backend, nn
+from tinytorch import Tensor, nn
 from tinytorch.profiling.memory.profiler import MemoryProfiler
 from tinytorch.profiling.memory.traced import Tracing
 
@@ -19,10 +19,7 @@ PAGE = 4096
 OBJECTS = PAGE // 2  # bytes that Python's own objects take in these tests, at most
 
 
-@pytest.fixture(autouse=True)
-def _numpy():
-    with backend("numpy"):
-        yield
+pytestmark = pytest.mark.usefixtures("on_numpy")
 
 
 def peak_of(allocate) -> int:

@@ -1,5 +1,6 @@
 """What a profiler records, when it does, and what happens when something goes wrong."""
 
+import importlib
 import itertools
 import threading
 import weakref
@@ -8,13 +9,13 @@ import numpy as np
 import pytest
 
 from tinytorch import Tensor, nn, optim
-from tinytorch.autograd import Function, Node, Variable
 from tinytorch.profiling.dispatch import record_function
 from tinytorch.profiling.event import self_times
 from tinytorch.profiling.operation import Array
 from tinytorch.profiling.profiler.context import ProfilerContext
 from tinytorch.profiling.profiler.schedule import ProfilerAction, schedule
 
+methods = importlib.import_module("tests.19_profiling.watched").methods
 FLOAT = np.dtype(np.float32)
 X = np.ones((5, 3), np.float32)
 
@@ -31,16 +32,6 @@ def ticks():
 
 def names(prof) -> list[str]:
     return [event.name for event in prof.events]
-
-
-def methods() -> list[object]:
-    return [
-        nn.Module.__call__,
-        Function.__dict__["apply"].__func__,
-        Node.backward,
-        Variable.backward,
-        optim.Optimizer.step,
-    ]
 
 
 OWN = methods()

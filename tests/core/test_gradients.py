@@ -1,8 +1,6 @@
 """Every operation's derivative, checked along random directions against central differences in float64."""
 
-import importlib
 import operator
-import pkgutil
 from collections.abc import Callable
 
 import numpy as np
@@ -11,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import tinytorch.ops
-from tinytorch import Function, Tensor, cat
+from tests.functions import all_functions
+from tinytorch import Tensor, cat
 from tinytorch.nn.functional import cross_entropy, scaled_dot_product_attention
 from tinytorch.ops import activation, attention, embedding, image, linear, normalization
 
@@ -24,17 +22,6 @@ CASES: dict[str, list[Case]] = {}
 def case(name: str) -> Callable[[Case], Case]:
     """Add a case to those of the Function called `name`."""
     return lambda make: CASES.setdefault(name, []).append(make) or make
-
-
-def all_functions() -> list[type[Function]]:
-    for module in pkgutil.walk_packages(tinytorch.ops.__path__, "tinytorch.ops."):
-        importlib.import_module(module.name)
-    found, todo = [], [Function]
-    while todo:
-        subclasses = todo.pop().__subclasses__()
-        todo += subclasses
-        found += [f for f in subclasses if f.__module__.startswith("tinytorch.ops.")]
-    return sorted(found, key=lambda f: f.__name__)
 
 
 SIZES = st.integers(1, 4)
