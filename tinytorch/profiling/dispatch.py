@@ -94,8 +94,7 @@ class Observer:
     def __init__(self, model: Module | None = None) -> None:
         self._paths: dict[int, tuple[Module, str]] = {}  # the module is kept, so that its id stays its own
         if model is not None:
-            for path, module in model.named_modules():
-                self._paths.setdefault(id(module), (module, path))  # a shared one by its first path, as its parameters
+            self._name(model, "")
 
     def enter(self, call: Call) -> None:
         """Hear of a call that is about to be made."""
@@ -108,9 +107,12 @@ class Observer:
         if module is None:
             return ""
         if id(module) not in self._paths:
-            for path, below in module.named_modules(type(module).__name__):
-                self._paths.setdefault(id(below), (below, path))
+            self._name(module, type(module).__name__)
         return self._paths[id(module)][1]
+
+    def _name(self, module: Module, prefix: str) -> None:
+        for path, below in module.named_modules(prefix):
+            self._paths.setdefault(id(below), (below, path))  # a shared one by its first path, as its parameters
 
     def __enter__(self) -> Any:
         if self.watching:
@@ -146,10 +148,10 @@ class record_function(ContextDecorator):
     def __enter__(self) -> record_function:
         state = _thread.state
         call = Call("range", self.name, None, state.module)
-        self._calls.append((call, state.observers))
-        state.ranges.append(call)
         for observer in state.observers:
             observer.enter(call)
+        self._calls.append((call, state.observers))  # begun for all of them: one that was refused leaves nothing behind
+        state.ranges.append(call)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
