@@ -1,0 +1,1 @@
+"""Networks in numbers of few bits: what they can say, how their scale is chosen, and how they are computed with."""
