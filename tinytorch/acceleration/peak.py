@@ -20,6 +20,8 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
+from tinytorch.kernels.compiled.instructions import call, features, sdot, vpdpbusd
+
 _I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _STREAM = 16  # vectors that the left operand runs through, round by round
 
@@ -47,41 +49,17 @@ class Path:
 
     def runs_here(self) -> bool:
         """Return whether this processor has what the path needs."""
-        return any(need <= _features().keys() for need in self.needs)
-
-
-def _features() -> dict[str, bool]:
-    try:
-        return {name: True for name, has in llvm.get_host_cpu_features().items() if has}
-    except RuntimeError:  # LLVM cannot tell on every system
-        return {}
-
-
-def _call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: Any) -> Any:
-    kind = ir.FunctionType(result, [a.type for a in arguments])
-    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-    return builder.call(function, arguments)
+        return any(need <= features() for need in self.needs)
 
 
 def _fma(builder: ir.IRBuilder, total: Any, left: Any, right: Any) -> Any:
-    return _call(builder, f"llvm.fmuladd.v{total.type.count}f32", total.type, left, right, total)
-
-
-def _vpdpbusd(builder: ir.IRBuilder, total: Any, left: Any, right: Any) -> Any:
-    bits = 32 * total.type.count
-    if llvm.llvm_version_info < (22,):  # pairs of four bytes were one number then
-        left, right = (builder.bitcast(operand, total.type) for operand in (left, right))
-    return _call(builder, f"llvm.x86.avx512.vpdpbusd.{bits}", total.type, total, left, right)
+    return call(builder, f"llvm.fmuladd.v{total.type.count}f32", total.type, left, right, total)
 
 
 def _maddubs(builder: ir.IRBuilder, total: Any, left: Any, right: Any) -> Any:
-    pairs = _call(builder, "llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(_I16, 16), left, right)
+    pairs = call(builder, "llvm.x86.avx2.pmadd.ub.sw", ir.VectorType(_I16, 16), left, right)
     ones = ir.Constant(pairs.type, [1] * 16)
-    return builder.add(total, _call(builder, "llvm.x86.avx2.pmadd.wd", total.type, pairs, ones))
-
-
-def _sdot(builder: ir.IRBuilder, total: Any, left: Any, right: Any) -> Any:
-    return _call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", total.type, total, left, right)
+    return builder.add(total, call(builder, "llvm.x86.avx2.pmadd.wd", total.type, pairs, ones))
 
 
 def _widened(builder: ir.IRBuilder, total: Any, left: Any, right: Any) -> Any:
@@ -107,10 +85,10 @@ FLOAT32 = (
     _floats("4 float32", set(), 4, 12),
 )
 INT8 = (
-    _bytes("AVX-512 VNNI: vpdpbusd, 64 int8", ({"avx512vnni"},), 64, 24, _vpdpbusd),
-    _bytes("AVX-VNNI: vpdpbusd, 32 int8", ({"avxvnni"}, {"avx512vnni", "avx512vl"}), 32, 12, _vpdpbusd),
+    _bytes("AVX-512 VNNI: vpdpbusd, 64 int8", ({"avx512vnni"},), 64, 24, vpdpbusd),
+    _bytes("AVX-VNNI: vpdpbusd, 32 int8", ({"avxvnni"}, {"avx512vnni", "avx512vl"}), 32, 12, vpdpbusd),
     _bytes("AVX2: vpmaddubsw, 32 int8", ({"avx2"},), 32, 12, _maddubs, own=True),
-    _bytes("Arm: sdot, 16 int8", ({"dotprod"},), 16, 24, _sdot),
+    _bytes("Arm: sdot, 16 int8", ({"dotprod"},), 16, 24, sdot),
     _bytes("widened to int32, 16 int8", (set(),), 16, 2, _widened, own=True),
 )
 
@@ -168,9 +146,9 @@ class Kernel:
         triple = llvm.get_process_triple() + (
             "-elf" if sys.platform == "win32" else ""
         )  # the loader knows no other there
-        features = ",".join(f"+{name}" for name in _features())
+        named = ",".join(f"+{name}" for name in features())
         target = llvm.Target.from_triple(triple)
-        machine = target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=3)
+        machine = target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=named, opt=3)
         emitted = kernel_module(path)
         emitted.triple = triple
         module = llvm.parse_assembly(str(emitted))
