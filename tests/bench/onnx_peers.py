@@ -10,7 +10,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 from tinytorch import nn
-from tinytorch.acceleration.plan import fold_batch_norm
+from tinytorch.nn.fuse import fold_batch_norm
 
 
 def _session(nodes: list[Any], shape: tuple[int, ...], weights: dict[str, np.ndarray]) -> onnxruntime.InferenceSession:

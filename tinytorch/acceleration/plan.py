@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,22 +18,9 @@ from tinytorch.kernels.compiled.conv import TILES, choose_tile, pack_weights
 from tinytorch.kernels.compiled.plan import CONVOLUTION, LINEAR, LINEAR_VECTORS, run
 from tinytorch.kernels.compiled.threads import parallel_for
 from tinytorch.kernels.conv import output_size
+from tinytorch.nn.fuse import fold_batch_norm
 
 Step = dict[str, int]
-
-
-def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight (O, C, kh, kw) and bias (O,) of a convolution that also does what `norm` does in evaluation.
-
-    Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference"
-    (2018), section 3.2.
-    """
-    weight = conv.weight.data
-    bias = np.zeros(len(weight), np.float32) if conv.bias is None else conv.bias.data
-    if norm is None:
-        return weight, bias
-    scale = norm.weight.data / np.sqrt(norm.running_var + np.float32(norm.eps))
-    return weight * scale[:, None, None, None], norm.bias.data + (bias - norm.running_mean) * scale
 
 
 class Plan:
@@ -104,15 +90,8 @@ class _Layers:
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Sequential):
             raise ValueError(f"a plan needs an nn.Sequential, not {type(model).__name__}")
-        self._rest = list(self._walk(model, ""))
+        self._rest = [(path, layer) for path, layer in model.named_layers() if not isinstance(layer, nn.Dropout)]
         self._rest.reverse()
-
-    def _walk(self, module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-        if isinstance(module, nn.Sequential):
-            for name, child in module.named_children():
-                yield from self._walk(child, f"{path}.{name}" if path else name)
-        elif not isinstance(module, nn.Dropout):
-            yield path, module
 
     @property
     def next(self) -> nn.Module | None:

@@ -149,6 +149,15 @@ class Sequential(Module):
         layer: Module = getattr(self, self._order[index])
         return layer
 
+    def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield (path, layer) in the order of computation, the layers of a nested `Sequential` in its place."""
+        for name in self._order:
+            path, layer = f"{prefix}.{name}" if prefix else name, getattr(self, name)
+            if isinstance(layer, Sequential):
+                yield from layer.named_layers(path)
+            else:
+                yield path, layer
+
     def forward(self, x: Tensor) -> Tensor:
         """Feed x through every layer."""
         for layer in self:

@@ -1,1 +1,41 @@
-"""Networks in numbers of few bits: what they can say, how their scale is chosen, and how they are computed with."""
+"""Networks in whole numbers of 8 bits and less: rounding, calibration, integer layers."""
+
+from tinytorch.kernels.dot import current_dot_path, dot_path, dot_paths
+from tinytorch.nn.fuse import fuse_conv_bn
+from tinytorch.quantization.affine import (
+    choose_qparams,
+    code_range,
+    dequantize,
+    fake_quantize,
+    quantize_per_channel,
+    quantize_per_tensor,
+)
+from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d
+from tinytorch.quantization.model import QuantizedModel
+from tinytorch.quantization.observers import MinMaxObserver, MSEObserver, PercentileObserver, qparams_per_channel
+from tinytorch.quantization.quantizer import INT8Quantizer
+from tinytorch.quantization.tensor import QParams, QuantizedTensor
+
+__all__ = [
+    "INT8Quantizer",
+    "MSEObserver",
+    "MinMaxObserver",
+    "PercentileObserver",
+    "QParams",
+    "QuantizedConv2d",
+    "QuantizedLinear",
+    "QuantizedModel",
+    "QuantizedPool2d",
+    "QuantizedTensor",
+    "choose_qparams",
+    "code_range",
+    "current_dot_path",
+    "dequantize",
+    "dot_path",
+    "dot_paths",
+    "fake_quantize",
+    "fuse_conv_bn",
+    "qparams_per_channel",
+    "quantize_per_channel",
+    "quantize_per_tensor",
+]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as parse
 from safetensors.numpy import save as pack
 
@@ -39,6 +39,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a safetensors file. A DataError says what is wrong with it."""
     try:
         return parse(path.read_bytes())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file. A DataError says what is wrong with it."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return dict(file.metadata() or {})
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
