@@ -111,6 +111,8 @@ class QuantizedModel(nn.Module):
         try:
             described = json.loads(metadata["layers"])
             layers = [_restore(layer, i, arrays) for i, layer in enumerate(described)]
+            if not layers:
+                raise ValueError("it has no layers")
             for layer in layers:
                 layer.spec()  # types, shapes and ranges
             return cls(layers)  # type: ignore[arg-type]

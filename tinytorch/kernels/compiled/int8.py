@@ -190,7 +190,6 @@ class Program:
         self._run = runner(self._path)
         self._image = network.input_shape if len(network.input_shape) == 3 else (1, 1, *network.input_shape)
         self._shape, self._is_image = self._image, len(network.input_shape) == 3
-        self._zero_point = network.zero_point
         self._size, self._sums = 64, 1  # bytes and sums that a call needs for one image
         self._zero: list[tuple[int, int, int]] = []  # regions of the memory and the code that their margins hold
         self._kept: list[np.ndarray] = []  # what the addresses in the tables belong to
@@ -239,7 +238,6 @@ class Program:
         padded = (np.pad(numbers, (0, -channels % width)) for numbers in (bias, layer.multiplier))
         packed = [_aligned(array) for array in (pack_weights(weight, width), *padded)]
         self._kept += packed
-        self._zero_point = layer.zero_point
         addresses = dict(zip(("weights", "sums", "scales"), (array.ctypes.data for array in packed), strict=True))
         plain = layer.highest == 255 and bool((layer.largest_sums() * layer.multiplier < 1 << 22).all())
         limits = {"lowest": layer.lowest, "highest": layer.highest, "zero_point": layer.zero_point}
@@ -247,16 +245,17 @@ class Program:
 
     def _step(self, layer: Convolution | Pooling, table: list[dict[str, int]]) -> dict[str, int]:
         channels, height, width = self._image
-        kernel, padding, pool = layer.weight.shape[2] if isinstance(layer, Convolution) else layer.kernel, 0, 1
         if isinstance(layer, Convolution):
-            padding, pool = layer.padding, layer.pool
+            kernel, padding, pool, margin = layer.weight.shape[2], layer.padding, layer.pool, layer.input_zero_point
+        else:
+            kernel, padding, pool, margin = layer.kernel, 0, 1, 0
         rows, columns = (output_size(n, kernel, layer.stride, padding) // pool * pool for n in (height, width))
         pitch = (width + 2 * padding) * channels
-        source = self._place((height + 2 * padding) * pitch, self._zero_point)
+        source = self._place((height + 2 * padding) * pitch, margin)
         inner = source + padding * (pitch + channels)
         if table:
             table[-1] |= {"target": inner, "target_pitch": pitch}
-        skips = self._zero_point == 0
+        skips = margin == 0
         before, behind = min(padding, kernel), (columns - 1) * layer.stride + kernel - padding - width
         behind = min(max(behind, 0), kernel - before)
         head, tail = (taps * channels // 4 if skips and channels % 4 == 0 else 0 for taps in (before, behind))
