@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from tinytorch.kernels import activation, attention, conv, matmul, normalization, pool, softmax, update
+from tinytorch.kernels import activation, attention, conv, int8, matmul, normalization, pool, softmax, update
 from tinytorch.kernels.backend import backend, compiled
 
 Calls = Iterator[tuple[Any, tuple[Any, ...]]]
@@ -27,6 +27,7 @@ def calls() -> Calls:
     yield from _images()
     yield from _fused()
     yield from _attention()
+    yield from _integers()
 
 
 def _products() -> Calls:
@@ -90,6 +91,14 @@ def _attention() -> Calls:
             attention.attention_grad,
             (q, q, k, k, out, kept, True, np.empty_like(q), np.empty_like(k), np.empty_like(k)),
         )
+
+
+def _integers() -> Calls:
+    """A convolution and a linear layer: whatever the network, one piece of code runs it."""
+    numbers = np.zeros(16, np.int32), np.full(16, 0.01, np.float32)
+    convolution = int8.Convolution(np.ones((16, 1, 3, 3), np.int8), *numbers, padding=1, pool=2)
+    linear = int8.Linear(np.ones((16, 16 * 7 * 7), np.int8), *numbers, floats=True)
+    yield int8.Network([convolution, linear], (1, 14, 14)), (array(1, 1, 14, 14),)
 
 
 def warmup() -> int:
