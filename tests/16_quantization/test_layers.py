@@ -12,6 +12,7 @@ from tinytorch.quantization import (
     QParams,
     QuantizedConv2d,
     QuantizedLinear,
+    QuantizedModel,
     QuantizedPool2d,
     QuantizedTensor,
     choose_qparams,
@@ -133,6 +134,19 @@ LAYER = QuantizedLinear.from_float(nn.Linear(2, 2, rng=np.random.default_rng(0))
 def test_inputs_that_were_not_meant_are_named(x, error, message):
     with pytest.raises(error, match=message):
         LAYER(x)
+
+
+def test_weights_that_are_loaded_are_those_that_are_used():
+    rng = np.random.default_rng(0)
+    a, b = (QuantizedLinear.from_float(nn.Linear(4, 3, rng=rng), QParams(0.1, 7)) for _ in range(2))
+    models, x = (QuantizedModel([a]), QuantizedModel([b])), rng.normal(size=(5, 4)).astype(np.float32)
+    codes = QuantizedTensor.of(x, QParams(0.1, 7))
+    assert not np.array_equal(a(codes).data, b(codes).data)
+    models[0](x)
+    models[0].load_state_dict(models[1].state_dict())
+    np.testing.assert_array_equal(models[0](x).data, models[1](x).data)
+    b.load_state_dict({**b.state_dict(), "bias": np.zeros(3, np.int32)})
+    assert not np.array_equal(a(codes).data, b(codes).data)
 
 
 def test_numbers_that_cannot_be_quantized_are_named():

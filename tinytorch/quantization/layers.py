@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -40,7 +40,47 @@ def _spread(mean: np.ndarray, inputs: int) -> np.ndarray:
     return np.repeat(mean, inputs // len(mean))
 
 
-class _QuantizedLayer(nn.Module):
+class _OnCodes(nn.Module):
+    """A layer on codes: its kernels are prepared once for each shape of input."""
+
+    input_qparams: QParams
+    qparams: QParams | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training = False
+        self._networks: dict[tuple[int, ...], int8.Network] = {}
+
+    def spec(self) -> int8.Layer:
+        """Return the layer as the kernels take it."""
+        raise NotImplementedError
+
+    def forward(self, x: QuantizedTensor) -> QuantizedTensor | Tensor:
+        """Compute the codes of the output from those of the input.
+
+        Raises
+        ------
+        TypeError
+            If x is no QuantizedTensor: round it to codes first.
+        ValueError
+            If x's scale or zero point are not those that the layer was made for, or its shape does not fit.
+        """
+        if not isinstance(x, QuantizedTensor):
+            raise TypeError(f"{type(self).__name__} takes a QuantizedTensor, not {type(x).__name__}")
+        if x.qparams != self.input_qparams:
+            raise ValueError(f"{type(self).__name__} is made for codes of {self.input_qparams}, got {x.qparams}")
+        if x.shape[1:] not in self._networks:
+            self._networks[x.shape[1:]] = int8.Network([self.spec()], x.shape[1:])
+        out = self._networks[x.shape[1:]](x.codes)
+        return Tensor(out) if self.qparams is None else QuantizedTensor(out, self.qparams)
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Copy arrays in, as any module does, and prepare the kernels anew."""
+        super().load_state_dict(state)
+        self._networks.clear()
+
+
+class _QuantizedLayer(_OnCodes):
     """What the two have in common.
 
     Attributes
@@ -75,7 +115,6 @@ class _QuantizedLayer(nn.Module):
         self.register_buffer("bias", bias)
         self.input_qparams, self.qparams = QParams(*input_qparams), None if qparams is None else QParams(*qparams)
         self.weight_bits, self.relu = weight_bits, relu
-        self.training = False
 
     weight: np.ndarray
     weight_scale: np.ndarray
@@ -120,27 +159,6 @@ class _QuantizedLayer(nn.Module):
             "lowest": zero_point if self.relu else 0,
             "highest": highest,
         }
-
-    def spec(self) -> int8.Layer:
-        """Return the layer as the kernels take it."""
-        raise NotImplementedError
-
-    def forward(self, x: QuantizedTensor) -> QuantizedTensor | Tensor:
-        """Compute the codes of the output from those of the input.
-
-        Raises
-        ------
-        TypeError
-            If x is no QuantizedTensor: round it to codes first.
-        ValueError
-            If x's scale or zero point are not those that the layer was made for, or its shape does not fit.
-        """
-        if not isinstance(x, QuantizedTensor):
-            raise TypeError(f"{type(self).__name__} takes a QuantizedTensor, not {type(x).__name__}")
-        if x.qparams != self.input_qparams:
-            raise ValueError(f"{type(self).__name__} is made for codes of {self.input_qparams}, got {x.qparams}")
-        out = int8.Network([self.spec()], x.shape[1:])(x.codes)
-        return Tensor(out) if self.qparams is None else QuantizedTensor(out, self.qparams)
 
     def extra_repr(self) -> str:
         """Show shape and meaning."""
@@ -233,24 +251,17 @@ class QuantizedLinear(_QuantizedLayer):
         return int8.Linear(**self._spec(), floats=self.qparams is None)
 
 
-class QuantizedPool2d(nn.Module):
+class QuantizedPool2d(_OnCodes):
     """Pooling of codes: the largest of each window, or (`mean`) their mean, rounded. Both keep the scale."""
 
     def __init__(self, kernel_size: int, stride: int, mean: bool, qparams: QParams) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.mean = kernel_size, stride, mean
         self.input_qparams = self.qparams = QParams(*qparams)
-        self.training = False
 
     def spec(self) -> int8.Pooling:
         """Return the layer as the kernels take it."""
         return int8.Pooling(self.kernel_size, self.stride, self.mean)
-
-    def forward(self, x: QuantizedTensor) -> QuantizedTensor:
-        """Pool. A TypeError if x is no QuantizedTensor."""
-        if not isinstance(x, QuantizedTensor):
-            raise TypeError(f"QuantizedPool2d takes a QuantizedTensor, not {type(x).__name__}")
-        return QuantizedTensor(int8.Network([self.spec()], x.shape[1:])(x.codes), x.qparams)
 
     def extra_repr(self) -> str:
         """Show the sizes."""

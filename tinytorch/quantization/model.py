@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,11 @@ class QuantizedModel(nn.Module):
         super().__init__()
         self.layers = layers
         self.training = False
+        self._prepare()
+
+    def _prepare(self) -> None:
         self._parts: list[Any] = []
-        for whole, group in groupby(layers, lambda layer: isinstance(layer, QuantizedLayer)):
+        for whole, group in groupby(self.layers, lambda layer: isinstance(layer, QuantizedLayer)):
             these: list[Any] = list(group)
             self._parts += [_Integers(these)] if whole else these
 
@@ -84,6 +88,11 @@ class QuantizedModel(nn.Module):
         if mode:
             raise RuntimeError("a QuantizedModel cannot be trained: its weights are whole numbers")
         return super().train(False)
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Copy arrays in, as any module does, and prepare the kernels anew."""
+        super().load_state_dict(state)
+        self._prepare()
 
     def save(self, path: str | Path) -> Path:
         """Write the model as safetensors, the layers described in its metadata. Returns the path.
