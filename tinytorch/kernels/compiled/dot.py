@@ -50,12 +50,6 @@ def copy_bytes(typing, source, target, count):
 
 
 @intrinsic
-def load_byte(typing, address):
-    """Return the code at an address."""
-    return types.uint8(_ADDRESS), lambda context, builder, signature, args: builder.load(pointer(builder, args[0], _I8))
-
-
-@intrinsic
 def store_byte(typing, address, code):
     """Write a code to an address."""
 

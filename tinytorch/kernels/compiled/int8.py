@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from tinytorch.kernels.compiled.conv import seen_rows
-from tinytorch.kernels.compiled.dot import copy_bytes, load_byte, load_scale, load_sum, store_byte
+from tinytorch.kernels.compiled.dot import copy_bytes, load_scale, load_sum
 from tinytorch.kernels.compiled.instructions import PATHS
 from tinytorch.kernels.compiled.int8_input import round_image
+from tinytorch.kernels.compiled.int8_pool import pool_row
 from tinytorch.kernels.compiled.int8_rows import (
     CODES,
     LOWER,
@@ -77,23 +78,6 @@ _NO_CODES, _NO_NUMBERS = np.empty(0, np.uint8), np.empty(0, np.float32)
 
 
 @jit
-def _pool_row(s, source, target):
-    for x in range(s[COLUMNS]):
-        for c in range(s[CHANNELS]):
-            total = largest = np.int64(0)
-            for i in range(s[KERNEL]):
-                for j in range(s[KERNEL]):
-                    code = np.int64(load_byte(source + x * s[STEP] + c + i * s[PITCH] + j * s[CHANNELS]))
-                    total += code
-                    largest = max(largest, code)
-            if s[TILE] == -2:
-                mean = np.rint(np.float32(total) / np.float32(s[KERNEL] * s[KERNEL]))
-                store_byte(target + x * s[CHANNELS] + c, np.uint8(mean))
-            else:
-                store_byte(target + x * s[CHANNELS] + c, np.uint8(largest))
-
-
-@jit
 def _addresses(codes, memory, scratch, hidden, out):
     return codes.ctypes.data, memory.ctypes.data, scratch.ctypes.data, hidden.ctypes.data, out.ctypes.data
 
@@ -111,7 +95,8 @@ def runner(path: int):
         for y in range(s[ROWS]):
             source = memory + s[SOURCE] + y * s[STRIDE] * s[PITCH]
             if s[TILE] < 0:
-                _pool_row(s, source, target + y * s[TARGET_PITCH])
+                place = target + y * s[TARGET_PITCH]
+                pool_row(source, s[PITCH], s[STEP], s[KERNEL], s[TILE] == -2, place, s[COLUMNS], s[CHANNELS])
                 continue
             if s[SKIPS]:
                 low, high = seen_rows(y, s[STRIDE], s[PADDING], 1, s[HEIGHT], s[KERNEL])
