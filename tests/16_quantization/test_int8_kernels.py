@@ -158,6 +158,8 @@ def test_a_path_can_be_asked_and_forced():
     ("changes", "error", "message"),
     [
         ({"weight": np.ones((2, 1, 3, 3))}, TypeError, "weight has to be int8, not float64"),
+        ({"weight": np.ones((2, 1, 3, 2), np.int8)}, ValueError, r"has to be \(O, C, k, k\), got \(2, 1, 3, 2\)"),
+        ({"stride": 0}, ValueError, "stride 0, padding 0, pool 1: no windows"),
         ({"bias": np.zeros(2)}, TypeError, "bias has to be int32"),
         ({"bias": np.zeros(3, np.int32)}, ValueError, "2 output channels need as many numbers"),
         ({"multiplier": np.array([1, 0], np.float32)}, ValueError, "finite number above zero"),

@@ -96,6 +96,13 @@ class Convolution(_Layer):
     padding: int = 0
     pool: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weight.ndim != 4 or self.weight.shape[2] != self.weight.shape[3]:
+            raise ValueError(f"Convolution: weight has to be (O, C, k, k), got {self.weight.shape}")
+        if self.stride < 1 or self.padding < 0 or self.pool < 1:
+            raise ValueError(f"Convolution: stride {self.stride}, padding {self.padding}, pool {self.pool}: no windows")
+
 
 @dataclass(frozen=True, eq=False)
 class Linear(_Layer):
@@ -106,6 +113,11 @@ class Linear(_Layer):
 
     floats: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weight.ndim != 2:
+            raise ValueError(f"Linear: weight has to be (O, I), got {self.weight.shape}")
+
 
 @dataclass(frozen=True)
 class Pooling:
@@ -114,6 +126,10 @@ class Pooling:
     kernel: int
     stride: int
     mean: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kernel < 1 or self.stride < 1:
+            raise ValueError(f"Pooling: kernel {self.kernel}, stride {self.stride}: no windows")
 
 
 Layer = Convolution | Linear | Pooling
