@@ -14,8 +14,8 @@ book: $(READY) ## build the book into _build/html
 
 # Tests run side by side: a BLAS that takes all cores in each of them makes them four times slower.
 test: export OPENBLAS_NUM_THREADS = 1
-test: check ## run every test; TORCH=1 also compares with PyTorch
-	$(if $(TORCH),$(BIN)/pip install -q torch==2.13.0)
+test: check ## run every test; TORCH=1 also compares with PyTorch and onnxruntime
+	$(if $(TORCH),$(BIN)/pip install -q torch==2.13.0 -e ".[onnx]")
 	$(BIN)/python -m tinytorch.kernels warmup
 	$(BIN)/pytest -rs -n 2 --dist loadfile --ignore=tests/browser
 	$(BIN)/python -m tinytorch.profiling.self_test --quick

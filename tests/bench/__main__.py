@@ -32,6 +32,7 @@ RUNS: dict[str, tuple[Callable[[np.random.Generator, float], training.Rows], flo
     "15_matmul": (partial(over_launches, "tests.bench.matmul"), 60.0, True),
     "15_inference": (partial(over_launches, "tests.bench.inference"), 100.0, True),
     "15_fused": (partial(over_launches, "tests.bench.fused"), 60.0, False),
+    "16_int8": (partial(over_launches, "tests.bench.quantization"), 120.0, True),
     "19_timer": (timer.timer_19, 90.0, False),
     "19_profiler": (profiler.profiler, 60.0, False),
 }

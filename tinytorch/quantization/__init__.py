@@ -13,6 +13,7 @@ from tinytorch.quantization.affine import (
 from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d
 from tinytorch.quantization.model import QuantizedModel
 from tinytorch.quantization.observers import MinMaxObserver, MSEObserver, PercentileObserver, qparams_per_channel
+from tinytorch.quantization.onnx import export_onnx
 from tinytorch.quantization.quantizer import INT8Quantizer
 from tinytorch.quantization.tensor import QParams, QuantizedTensor
 
@@ -33,6 +34,7 @@ __all__ = [
     "dequantize",
     "dot_path",
     "dot_paths",
+    "export_onnx",
     "fake_quantize",
     "fuse_conv_bn",
     "qparams_per_channel",
