@@ -105,6 +105,16 @@ def test_a_bias_that_is_huge_beside_the_weights_keeps_its_value():
     np.testing.assert_allclose(found, [[5.0, -1.0]], rtol=1e-5)
 
 
+def test_a_channel_without_weights_keeps_its_bias():
+    """Pruned channels are so: the scale of their weights is free, and the bias takes it."""
+    linear = nn.Linear(2, 3, rng=np.random.default_rng(0))
+    linear.weight.data[:2], linear.bias.data[:] = 0.0, [0.123456, 0.0, 0.7]
+    found = QuantizedLinear.from_float(linear, QParams(0.5, 0))(
+        QuantizedTensor(np.zeros((1, 2), np.uint8), QParams(0.5, 0))
+    )
+    np.testing.assert_allclose(found.data[0, :2], [0.123456, 0.0], rtol=1e-5)
+
+
 def test_pooling_keeps_the_meaning_of_codes():
     qparams = QParams(0.5, 3)
     codes = np.array([[3, 5], [4, 6]], np.uint8).reshape(1, 1, 2, 2)

@@ -145,6 +145,8 @@ def test_what_cannot_be_quantized_is_named_or_left_in_float():
     assert [type(layer).__name__ for layer in result.layers] == [
         "QuantizedConv2d", "GELU", "QuantizedPool2d", "QuantizedLinear",
     ]  # fmt: skip
+    assert result.layers[1] is not model[1]
+    assert (model[1].training, result.layers[1].training) == (True, False)
     with tinytorch.no_grad():
         expected = model.eval()(Tensor(X)).data
     assert np.abs(result(X).data - expected).max() < 0.05 * np.abs(expected).max()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tests.bench import profiler, startup, timer, training, transformers
+from tests.bench import profiler, quantized_accuracy, startup, timer, training, transformers
 from tests.bench.launches import over_launches
 from tinytorch.book.results import MEASURED, record
 from tinytorch.profiling.timing.environment import machine
@@ -33,6 +33,7 @@ RUNS: dict[str, tuple[Callable[[np.random.Generator, float], training.Rows], flo
     "15_inference": (partial(over_launches, "tests.bench.inference"), 100.0, True),
     "15_fused": (partial(over_launches, "tests.bench.fused"), 60.0, False),
     "16_int8": (partial(over_launches, "tests.bench.quantization"), 120.0, True),
+    "16_accuracy": (quantized_accuracy.accuracy_16, 150.0, False),
     "19_timer": (timer.timer_19, 90.0, False),
     "19_profiler": (profiler.profiler, 60.0, False),
 }

@@ -14,14 +14,20 @@ from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, Quan
 from tinytorch.quantization.model import QuantizedModel
 from tinytorch.quantization.observers import MinMaxObserver, MSEObserver, PercentileObserver, qparams_per_channel
 from tinytorch.quantization.onnx import export_onnx
+from tinytorch.quantization.qat import convert_qat, prepare_qat, train_qat
+from tinytorch.quantization.qat_layers import FakeQuantize, QATConv2d, QATLinear, QATPool2d
 from tinytorch.quantization.quantizer import INT8Quantizer
 from tinytorch.quantization.tensor import QParams, QuantizedTensor
 
 __all__ = [
+    "FakeQuantize",
     "INT8Quantizer",
     "MSEObserver",
     "MinMaxObserver",
     "PercentileObserver",
+    "QATConv2d",
+    "QATLinear",
+    "QATPool2d",
     "QParams",
     "QuantizedConv2d",
     "QuantizedLinear",
@@ -30,6 +36,7 @@ __all__ = [
     "QuantizedTensor",
     "choose_qparams",
     "code_range",
+    "convert_qat",
     "current_dot_path",
     "dequantize",
     "dot_path",
@@ -37,7 +44,9 @@ __all__ = [
     "export_onnx",
     "fake_quantize",
     "fuse_conv_bn",
+    "prepare_qat",
     "qparams_per_channel",
     "quantize_per_channel",
     "quantize_per_tensor",
+    "train_qat",
 ]

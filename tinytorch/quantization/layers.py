@@ -15,6 +15,7 @@ from tinytorch.quantization.observers import MinMaxObserver, Observer, qparams_p
 from tinytorch.quantization.tensor import QParams, QuantizedTensor
 from tinytorch.tensor import Tensor
 
+_SMALLEST_NORMAL = np.finfo(np.float32).tiny
 _LARGEST_BIAS = 1 << 30  # half of what 32 bits hold: the other half is for the products
 
 
@@ -136,6 +137,7 @@ class _QuantizedLayer(_OnCodes):
         if input_mean is not None:
             lost = weight - dequantize(codes, scale, np.zeros(len(scale), np.int32), axis=0)
             bias = bias + lost.reshape(*lost.shape[:2], -1).sum(axis=2) @ _spread(input_mean, lost.shape[1])
+        scale = np.where(codes.reshape(len(codes), -1).any(axis=1), scale, _SMALLEST_NORMAL)  # the bias is all there is
         # where weights are tiny beside the bias, the bias decides: its code has to fit into 32 bits
         needed = np.abs(bias.astype(np.float64)) / (np.float64(input_qparams[0]) * _LARGEST_BIAS)
         for o in np.flatnonzero(needed > scale):
@@ -153,7 +155,7 @@ class _QuantizedLayer(_OnCodes):
         return {
             "weight": self.weight,
             "bias": self.bias,
-            "multiplier": np.maximum(multiplier.astype(np.float32), np.finfo(np.float32).tiny),
+            "multiplier": np.maximum(multiplier.astype(np.float32), _SMALLEST_NORMAL),
             "input_zero_point": self.input_qparams.zero_point,
             "zero_point": zero_point,
             "lowest": zero_point if self.relu else 0,

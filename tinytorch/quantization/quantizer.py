@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -93,7 +94,7 @@ class INT8Quantizer:
         blocks = split(model, self.unsupported)
         observers = [self.observer(bits=self.bits) for _ in blocks]
         means = [_Mean() for _ in blocks]
-        with _evaluation(model), no_grad():
+        with evaluation(model), no_grad():
             for number, x in enumerate(_batches(calibration_data, batch_size, progress)):
                 self._watch(blocks, observers, means, x, number)
         if not observers[0].count:
@@ -136,7 +137,8 @@ class INT8Quantizer:
         incoming: QParams | None = None  # None where numbers come in, not codes
         for i, block in enumerate(blocks):
             if block.is_float:
-                layers, incoming = [*layers, *block.layers], None
+                layers += [copy.deepcopy(layer).eval() for layer in block.layers]
+                incoming = None
                 continue
             before = self._seen[i] if incoming is None else incoming
             ends = i + 1 == len(blocks) or blocks[i + 1].is_float
@@ -193,7 +195,8 @@ class _Mean:
 
 
 @contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for a while; afterwards each of its modules has the mode that it had."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
