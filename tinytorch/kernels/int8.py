@@ -134,6 +134,8 @@ class Pooling:
 
 Layer = Convolution | Linear | Pooling
 
+_TAKEN = np.dtype(np.uint8), np.dtype(np.float32)
+
 
 def exact_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Multiply whole numbers a (..., K) by b (K, O): int32 sums.
@@ -289,7 +291,7 @@ class Network:
         ValueError
             If x has another shape or dtype, or holds NaN: they have no code.
         """
-        if x.shape[1:] != self.input_shape or x.dtype not in (np.uint8, np.float32):
+        if x.shape[1:] != self.input_shape or x.dtype not in _TAKEN:
             sizes = ", ".join(map(str, self.input_shape))
             raise ValueError(f"this network is for uint8 or float32 (N, {sizes}), got {x.dtype} {x.shape}")
         name = backend.current_backend()

@@ -21,6 +21,7 @@ from tinytorch.zoo import files
 
 QuantizedLayer = QuantizedConv2d | QuantizedLinear | QuantizedPool2d
 
+_FLOAT32 = np.dtype(np.float32)
 _FORMAT = "tinytorch-int8-1"
 _ARRAYS = ("weight", "weight_scale", "bias")
 
@@ -65,7 +66,6 @@ class QuantizedModel(nn.Module):
             these: list[Any] = list(group)
             self._parts += [_Integers(these)] if whole else these
 
-    @no_grad()
     def forward(self, x: Tensor | np.ndarray) -> Tensor:
         """Return the output for float32 x (N, ...), without a gradient.
 
@@ -77,10 +77,14 @@ class QuantizedModel(nn.Module):
             If its shape does not fit, or it holds NaN.
         """
         array = x.data if isinstance(x, Tensor) else np.asarray(x)
-        if array.dtype != np.float32:
+        if array.dtype != _FLOAT32:
             raise TypeError(f"a quantized model takes float32 and rounds it to codes itself, got {array.dtype}")
         for part in self._parts:
-            array = part(array) if isinstance(part, _Integers) else part(Tensor(array)).data
+            if isinstance(part, _Integers):
+                array = part(array)
+            else:
+                with no_grad():
+                    array = part(Tensor(array)).data
         return Tensor(array)
 
     def train(self, mode: bool = True) -> nn.Module:

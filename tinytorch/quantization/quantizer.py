@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from tinytorch import nn
 from tinytorch.autograd import no_grad
+from tinytorch.quantization.affine import LARGEST
 from tinytorch.quantization.blocks import Block, split
 from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d
 from tinytorch.quantization.model import QuantizedModel
@@ -100,7 +102,7 @@ class INT8Quantizer:
         if not observers[0].count:
             raise ValueError("there is no calibration data: give some inputs of the kind that the model will see")
         self._model = model
-        self._seen = [QParams(float(scale), int(zero), self.bits) for scale, zero in (o.qparams() for o in observers)]
+        self._seen = [_settled(observer) for observer in observers]
         self._means = [mean.value for mean in means]
         return self
 
@@ -176,6 +178,18 @@ class INT8Quantizer:
             return QuantizedLinear.from_float(core, before, after, relu=block.relu, **how)
         assert isinstance(core, nn.MaxPool2d | nn.AvgPool2d)
         return QuantizedPool2d(core.kernel_size, core.stride, isinstance(core, nn.AvgPool2d), before)
+
+
+def _settled(observer: Observer) -> QParams:
+    """Return what codes mean, the scale rounded up to 10 binary digits.
+
+    Sums of float32 differ in their last digits from processor to processor. What is computed in whole numbers does not,
+    so with a scale that is the same everywhere nearly always, so is all that follows from it.
+    """
+    fraction, exponent = math.frexp(observer.qparams()[0])
+    scale = min(math.ldexp(math.ceil(fraction * 1024), exponent - 10), float(LARGEST))
+    zero_point = round(-observer.range()[0] / scale)
+    return QParams(scale, zero_point, observer.bits)
 
 
 class _Mean:
