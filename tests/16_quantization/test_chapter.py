@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tinytorch import Tensor
 from tinytorch.kernels import int8
-from tinytorch.kernels.compiled.int8_rows import pack_weights
+from tinytorch.kernels.compiled.int8_conv import pack_weights
 from tinytorch.quantization import dequantize, quantize_per_tensor
 from tinytorch.quantization.affine import qparams_of_range
 from tinytorch.quantization.qat_layers import FakeQuantize

@@ -19,7 +19,7 @@ BY_NAME = {path.name: path for path in PATHS}
 
 
 def tile_kernel(path) -> ir.Module:
-    """Emit `void kernel(int64 steps, codes, weights, sums)`: the inner loop of `int8_rows`, for a tile of 6 x 2.
+    """Emit `void kernel(int64 steps, codes, weights, sums)`: the inner loop of `int8_conv`, for a tile of 6 x 2.
 
     In each step the tile's windows, 64 bytes apart, give four codes each, and each channel four weights.
     """

@@ -14,22 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.kernels.compiled.conv import seen_rows
 from tinytorch.kernels.compiled.dot import copy_bytes, load_scale, load_sum
 from tinytorch.kernels.compiled.instructions import PATHS
-from tinytorch.kernels.compiled.int8_input import round_image
-from tinytorch.kernels.compiled.int8_pool import pool_row
-from tinytorch.kernels.compiled.int8_rows import (
+from tinytorch.kernels.compiled.int8_conv import (
     CODES,
-    LOWER,
+    POOLED,
     SUMS,
-    UPPER,
     choose_tile,
-    convolve_row,
+    convolve_image,
     linear_tiles,
     pack_weights,
     tiles,
 )
+from tinytorch.kernels.compiled.int8_input import round_image
+from tinytorch.kernels.compiled.int8_pool import pool_row
 from tinytorch.kernels.compiled.jit import jit
 from tinytorch.kernels.compiled.threads import parallel_for
 from tinytorch.kernels.conv import output_size
@@ -85,26 +83,23 @@ def _addresses(codes, memory, scratch, hidden, out):
 @cache
 def runner(path: int):
     """Compile a whole network for a path."""
-    row = convolve_row(path)
+    convolve = convolve_image(path)
     vectors_of, many, some, one = linear_tiles(path)
     many_rows, some_rows, width = tiles(path)[many][0], tiles(path)[some][0], vectors_of * PATHS[path].lanes
 
     @jit
     def layer(s, memory, scratch, target):
-        low, high = 0, s[KERNEL]
-        for y in range(s[ROWS]):
-            source = memory + s[SOURCE] + y * s[STRIDE] * s[PITCH]
-            if s[TILE] < 0:
-                place = target + y * s[TARGET_PITCH]
-                pool_row(source, s[PITCH], s[STEP], s[KERNEL], s[TILE] == -2, place, s[COLUMNS], s[CHANNELS])
-                continue
-            if s[SKIPS]:
-                low, high = seen_rows(y, s[STRIDE], s[PADDING], 1, s[HEIGHT], s[KERNEL])
-            mode = CODES if s[POOL] == 1 else LOWER if y % 2 else UPPER
-            row(
-                s[TILE], source, s[PITCH], s[STEP], s[KERNEL], low, high, s[GROUPS], s[HEAD], s[TAIL], s[WEIGHTS],
-                s[SUMS_AT], s[SCALES], np.int32(s[LOWEST]), np.int32(s[HIGHEST]), np.int32(s[ZERO_POINT]), s[PLAIN],
-                mode, scratch, target + y // s[POOL] * s[TARGET_PITCH], s[COLUMNS], s[CHANNELS],
+        source = memory + s[SOURCE]
+        if s[TILE] < 0:
+            for y in range(s[ROWS]):
+                row, place = source + y * s[STRIDE] * s[PITCH], target + y * s[TARGET_PITCH]
+                pool_row(row, s[PITCH], s[STEP], s[KERNEL], s[TILE] == -2, place, s[COLUMNS], s[CHANNELS])
+        else:
+            convolve(
+                s[TILE], source, s[PITCH], s[STRIDE] * s[PITCH], s[STEP], s[KERNEL], s[SKIPS], s[PADDING], s[STRIDE],
+                s[HEIGHT], s[GROUPS], s[HEAD], s[TAIL], s[WEIGHTS], s[SUMS_AT], s[SCALES], np.int32(s[LOWEST]),
+                np.int32(s[HIGHEST]), np.int32(s[ZERO_POINT]), s[PLAIN], CODES if s[POOL] == 1 else POOLED, scratch,
+                target, s[TARGET_PITCH], s[ROWS], s[COLUMNS], s[CHANNELS],
             )  # fmt: skip
 
     @jit
@@ -143,10 +138,10 @@ def runner(path: int):
                 tile = many if count >= many_rows else some if count >= some_rows else one
                 if s[V_FLOATS]:
                     count = min(count, many_rows)
-                row(
-                    tile, source + n * inputs, 0, inputs, 1, 0, 1, -(-inputs // 4), 0, 0, s[V_WEIGHTS], s[V_SUMS],
-                    s[V_SCALES], np.int32(s[V_LOWEST]), np.int32(s[V_HIGHEST]), np.int32(s[V_ZERO_POINT]), s[V_PLAIN],
-                    SUMS if s[V_FLOATS] else CODES, scratch, result + n * outputs, count, outputs,
+                convolve(
+                    tile, source + n * inputs, 0, 0, inputs, 1, 0, 0, 1, 1, -(-inputs // 4), 0, 0, s[V_WEIGHTS],
+                    s[V_SUMS], s[V_SCALES], np.int32(s[V_LOWEST]), np.int32(s[V_HIGHEST]), np.int32(s[V_ZERO_POINT]),
+                    s[V_PLAIN], SUMS if s[V_FLOATS] else CODES, scratch, result + n * outputs, 0, 1, count, outputs,
                 )  # fmt: skip
                 for r in range(count if s[V_FLOATS] else 0):
                     for o in range(outputs):
