@@ -296,3 +296,36 @@ def test_without_numba_the_command_says_what_to_install(tmp_path):
     )
     assert done.returncode == 1
     assert 'pip install "tinytorch-book[numba]"' in done.stderr
+
+
+CLOSURES = """
+    from tinytorch.kernels.compiled.jit import jit
+
+    def adder(n):
+        @jit
+        def inner(x):
+            total = 0
+            for i in range(x):
+                {lines}
+            return total + n
+
+        @jit
+        def outer(x):
+            return inner(x) + inner(x + 1)
+
+        return outer
+"""
+LINES = "\n                ".join(
+    f"if (x + i) % {k} == 1: total += i // {k}" for k in range(3, 90)
+)  # too long to be inlined
+
+
+def test_functions_that_were_compiled_in_different_processes_do_not_answer_for_each_other(tmp_path):
+    """Numba numbers the functions of a process; those of two processes have the same numbers, and once had one name."""
+    (tmp_path / "closures.py").write_text(textwrap.dedent(CLOSURES.format(lines=LINES)))
+    path = f"import sys; sys.path.insert(0, r'{tmp_path}')\nfrom closures import adder\n"
+    for n in (1, 2):
+        done = run(f"{path}print(adder({n})(0))", tmp_path / "cache")
+        assert (done.returncode, done.stdout.split()) == (0, [f"{2 * n}"]), done.stderr
+    done = run(f"{path}print(adder(1)(0), adder(2)(0), adder(3)(0))", tmp_path / "cache")
+    assert (done.returncode, done.stdout.split()) == (0, ["2", "4", "6"]), done.stderr

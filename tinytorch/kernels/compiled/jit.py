@@ -154,6 +154,7 @@ def jit(function: Callable[..., Any] | None = None, *, any_layout: bool = False,
     """
     if function is None:
         return lambda f: jit(f, any_layout=any_layout, **options)
+    _name_for_linking(function)
     dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(function)
     if any_layout:
         _share_among_layouts(dispatcher)
@@ -161,6 +162,18 @@ def jit(function: Callable[..., Any] | None = None, *, any_layout: bool = False,
         _make(cache_folder())
         dispatcher._cache = _OnDisk(dispatcher.py_func)
     return dispatcher
+
+
+def _name_for_linking(function: Callable[..., Any]) -> None:
+    """Give a function that closes over values a name of its own for each of them.
+
+    Machine code is linked by name. Numba tells functions of one name apart by numbers, which it gives in the order of
+    compilation: code that comes from the disk was numbered in another process, where the same number may have meant a
+    function with other values.
+    """
+    if cells := getattr(function, "__closure__", None):
+        values = [_identity(cell.cell_contents) for cell in cells]
+        function.__qualname__ += f"_{hashlib.sha256(repr(values).encode()).hexdigest()[:12]}"
 
 
 def _share_among_layouts(dispatcher: Any) -> None:
