@@ -1,23 +1,14 @@
 """What the chapter leaves to the reader, and what it derives by hand."""
 
-import re
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 
+from tests import solutions
 from tinytorch.acceleration import CacheHierarchy, CacheLevel
 
-SOURCE = (Path(__file__).parents[2] / "chapters/15_acceleration/acceleration.md").read_text(encoding="utf-8")
-CELLS = re.findall(r"```{code-cell} python\n(.*?)```", SOURCE, re.DOTALL)
-SOLUTIONS = re.findall(r"```python\n(def .*?)```", SOURCE, re.DOTALL)
-
-
-def solved(name: str):
-    """Return the function of a folded solution."""
-    names: dict[str, object] = {}
-    exec(next(solution for solution in SOLUTIONS if f"def {name}(" in solution), names)
-    return names[name]
+solved = partial(solutions.solved, "15_acceleration")
 
 
 @pytest.mark.parametrize("n", [64, 80])

@@ -1,13 +1,12 @@
 """A plan computes what the model computes in evaluation, or says why it cannot."""
 
-import threading
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinytorch
+from tests.threads import assert_the_same_in_threads
 from tinytorch import Tensor, nn, zoo
 from tinytorch.acceleration import Plan
 
@@ -115,19 +114,7 @@ def test_threads_that_share_a_plan_do_not_share_its_memory():
     rng = np.random.default_rng(0)
     plan = Plan(zoo.reference_cnn(rng), (1, 28, 28))
     batches = [rng.standard_normal((20, 1, 28, 28), np.float32) for _ in range(4)]
-    expected, found = [plan(x) for x in batches], [None] * len(batches)
-
-    def work(i):
-        for _ in range(10):
-            found[i] = plan(batches[i])
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_the_same_in_threads(plan, batches)
 
 
 CONV = nn.Conv2d(1, 2, 3, padding=1)

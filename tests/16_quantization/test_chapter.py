@@ -1,14 +1,14 @@
 """What the chapter has its reader derive by hand is what the package does."""
 
 import itertools
-import re
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import solutions
 from tinytorch import Tensor
 from tinytorch.kernels import int8
 from tinytorch.kernels.compiled.int8_conv import pack_weights
@@ -16,15 +16,7 @@ from tinytorch.quantization import dequantize, quantize_per_tensor
 from tinytorch.quantization.affine import qparams_of_range
 from tinytorch.quantization.qat_layers import FakeQuantize
 
-SOURCE = (Path(__file__).parents[2] / "chapters/16_quantization/quantization.md").read_text(encoding="utf-8")
-SOLUTIONS = re.findall(r"```python\n(def .*?)```", SOURCE, re.DOTALL)
-
-
-def solved(name: str):
-    """Return the function of a folded solution."""
-    names: dict[str, object] = {}
-    exec(next(solution for solution in SOLUTIONS if f"def {name}(" in solution), names)
-    return names[name]
+solved = partial(solutions.solved, "16_quantization")
 
 
 @given(st.floats(-100, 100, width=32), st.floats(0.125, 100, width=32), st.integers(2, 8))

@@ -1,7 +1,6 @@
 """Whole numbers are the same numbers on every backend, every path and every number of threads."""
 
 import importlib
-import threading
 from unittest import mock
 
 import numpy as np
@@ -10,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinytorch
+from tests.threads import assert_the_same_in_threads
 from tinytorch.kernels.compiled.int8 import Program
 from tinytorch.kernels.dot import current_dot_path, dot_path, dot_paths
 from tinytorch.kernels.int8 import Convolution, Linear, Network, Pooling
@@ -128,19 +128,7 @@ def test_threads_that_share_a_network_do_not_share_its_memory():
     network = Network(layers, (1, 28, 28))
     batches = [rng.integers(0, 256, (20, 1, 28, 28), np.uint8) for _ in range(4)]
     with tinytorch.backend("numba"):
-        expected, found = [network(x) for x in batches], [None] * len(batches)
-
-        def work(i):
-            for _ in range(10):
-                found[i] = network(batches[i])
-
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(batches))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(a, b)
+        assert_the_same_in_threads(network, batches)
 
 
 def test_a_path_can_be_asked_and_forced():

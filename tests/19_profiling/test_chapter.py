@@ -1,25 +1,17 @@
 """What the chapter has its reader derive by hand is what the instruments find."""
 
 import itertools
-import re
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 
+from tests import solutions
 from tinytorch import Tensor, nn
 from tinytorch.profiling import FLOPCounter, MemoryProfiler
 from tinytorch.profiling.event import Event, self_times
 
-SOURCE = (Path(__file__).parents[2] / "chapters/19_profiling/profiling.md").read_text(encoding="utf-8")
-SOLUTIONS = re.findall(r"```python\n(def .*?)```", SOURCE, re.DOTALL)
-
-
-def solved(name: str):
-    """Return the function of a folded solution."""
-    names: dict[str, object] = {}
-    exec(next(solution for solution in SOLUTIONS if f"def {name}(" in solution), names)
-    return names[name]
+solved = partial(solutions.solved, "19_profiling")
 
 
 def chain(widths: tuple[int, ...]) -> nn.Sequential:
