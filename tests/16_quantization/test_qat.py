@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinytorch
+from tests.states import assert_same_state, state_of
 from tinytorch import Tensor, data, nn
 from tinytorch.quantization import (
     FakeQuantize,
@@ -49,18 +50,6 @@ def trained():
             loss.backward()
             optimizer.step()
     return model.eval()
-
-
-def state_of(model):
-    arrays = {name: array.copy() for name, array in model.state_dict().items()}
-    return arrays, [module.training for module in model.modules()]
-
-
-def assert_same_state(a, b):
-    assert a[1] == b[1]
-    assert a[0].keys() == b[0].keys()
-    for name in a[0]:
-        np.testing.assert_array_equal(a[0][name], b[0][name])
 
 
 def few_epochs(prepared, seed=0, **options):

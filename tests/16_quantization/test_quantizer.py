@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tinytorch
+from tests.states import assert_same_state, state_of
 from tinytorch import Tensor, nn
 from tinytorch.kernels import int8
 from tinytorch.quantization import (
@@ -22,15 +23,6 @@ from tinytorch.quantization.blocks import split
 from tinytorch.zoo.evaluation import accuracy
 
 RNG = np.random.default_rng(0)
-
-
-def state_of(model):
-    arrays = {name: array.copy() for name, array in model.state_dict().items()}
-    return arrays, [module.training for module in model.modules()]
-
-
-def same(a, b):
-    return a[1] == b[1] and all(np.array_equal(a[0][k], b[0][k], equal_nan=True) for k in a[0] | b[0])
 
 
 def test_eight_bits_lose_no_more_than_a_tenth_of_a_point(cnn, quantized, test_images):
@@ -80,7 +72,7 @@ def test_the_original_is_left_as_it_was(cnn, calibration_images):
     model[3].eval()
     before = state_of(model)
     result = INT8Quantizer().calibrate(model, calibration_images[:20]).convert(model)
-    assert same(before, state_of(model))
+    assert_same_state(before, state_of(model))
     shared = [a for a in model.state_dict().values() for b in result.state_dict().values() if np.shares_memory(a, b)]
     assert shared == []
 
@@ -204,7 +196,7 @@ def test_calibration_data_that_is_wrong_is_named_and_changes_nothing(data, error
     with pytest.raises(error, match=message):
         quantizer.calibrate(model, data)
     assert quantizer._seen == before
-    assert same(state, state_of(model))
+    assert_same_state(state, state_of(model))
     quantizer.convert(model)
 
 

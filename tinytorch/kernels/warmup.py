@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from tinytorch.kernels import activation, attention, conv, int8, matmul, normalization, pool, softmax, update
 from tinytorch.kernels.backend import backend, compiled
+from tinytorch.kernels.progress import progress_bar
 
 Calls = Iterator[tuple[Any, tuple[Any, ...]]]
 
@@ -115,8 +114,7 @@ def warmup() -> int:
         jit = compiled("jit")
         before: int = jit.compiled_functions()
         todo = list(calls())
-        file = sys.stderr if sys.stderr.isatty() else sys.stdout  # in a notebook stderr is for what went wrong
-        with tqdm(todo, desc="compiling kernels", unit="kernel", leave=False, delay=3, mininterval=1, file=file) as bar:
+        with progress_bar(todo, desc="compiling kernels", unit="kernel", delay=3, mininterval=1) as bar:
             for function, arguments in bar:
                 function(*arguments)
         return jit.compiled_functions() - before

@@ -13,7 +13,7 @@ Scale = np.float32 | np.ndarray
 ZeroPoint = np.int32 | np.ndarray
 
 LARGEST = np.finfo(np.float32).max
-_SMALLEST_NORMAL = np.finfo(np.float32).tiny
+SMALLEST_NORMAL = np.finfo(np.float32).tiny
 
 
 def code_range(bits: int, symmetric: bool) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def qparams_of_range(
     exact = np.asarray(np.maximum(-start, end) / highest if symmetric else (end - start) / (highest - lowest))
     scale = exact.astype(np.float32)
     scale = np.where(scale < exact, np.nextafter(scale, LARGEST), scale)
-    scale = np.where(exact > 0, np.maximum(scale, _SMALLEST_NORMAL), np.float32(1.0))
+    scale = np.where(exact > 0, np.maximum(scale, SMALLEST_NORMAL), np.float32(1.0))
     zero_point = np.asarray(0 * start if symmetric else np.rint(-start / scale)).astype(np.int32)
     return scale[()], zero_point[()]
 

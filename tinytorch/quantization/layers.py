@@ -10,12 +10,11 @@ import numpy as np
 from tinytorch import nn
 from tinytorch.kernels import int8
 from tinytorch.nn.fuse import fold_batch_norm
-from tinytorch.quantization.affine import dequantize, quantize_per_channel, quantize_per_tensor
+from tinytorch.quantization.affine import SMALLEST_NORMAL, dequantize, quantize_per_channel, quantize_per_tensor
 from tinytorch.quantization.observers import MinMaxObserver, Observer, qparams_per_channel
 from tinytorch.quantization.tensor import QParams, QuantizedTensor
 from tinytorch.tensor import Tensor
 
-_SMALLEST_NORMAL = np.finfo(np.float32).tiny
 _LARGEST_BIAS = 1 << 30  # half of what 32 bits hold: the other half is for the products
 
 
@@ -34,6 +33,12 @@ def quantize_weight(
     scale, zero_point = seen.qparams()
     codes = quantize_per_tensor(weight, scale, zero_point, bits=bits, symmetric=True)
     return codes, np.full(len(weight), scale, np.float32)
+
+
+def multipliers(before: QParams, weight_scale: np.ndarray, after: QParams | None) -> np.ndarray:
+    """Return what sums are multiplied by to become codes, or, if `after` is None, numbers: float32 (O,)."""
+    exact = np.float64(before.scale) * weight_scale.astype(np.float64) / (1.0 if after is None else after.scale)
+    return np.maximum(exact.astype(np.float32), SMALLEST_NORMAL)
 
 
 def _spread(mean: np.ndarray, inputs: int) -> np.ndarray:
@@ -137,7 +142,7 @@ class _QuantizedLayer(_OnCodes):
         if input_mean is not None:
             lost = weight - dequantize(codes, scale, np.zeros(len(scale), np.int32), axis=0)
             bias = bias + lost.reshape(*lost.shape[:2], -1).sum(axis=2) @ _spread(input_mean, lost.shape[1])
-        scale = np.where(codes.reshape(len(codes), -1).any(axis=1), scale, _SMALLEST_NORMAL)  # the bias is all there is
+        scale = np.where(codes.reshape(len(codes), -1).any(axis=1), scale, SMALLEST_NORMAL)  # the bias is all there is
         # where weights are tiny beside the bias, the bias decides: its code has to fit into 32 bits
         needed = np.abs(bias.astype(np.float64)) / (np.float64(input_qparams[0]) * _LARGEST_BIAS)
         for o in np.flatnonzero(needed > scale):
@@ -148,14 +153,11 @@ class _QuantizedLayer(_OnCodes):
 
     def _spec(self) -> dict[str, Any]:
         """Return what `tinytorch.kernels.int8` wants to know."""
-        scale, zero_point, highest = 1.0, 0, 255
-        if self.qparams is not None:
-            (scale, zero_point, _), highest = self.qparams, self.qparams.highest
-        multiplier = np.float64(self.input_qparams.scale) * self.weight_scale.astype(np.float64) / scale
+        zero_point, highest = (0, 255) if self.qparams is None else (self.qparams.zero_point, self.qparams.highest)
         return {
             "weight": self.weight,
             "bias": self.bias,
-            "multiplier": np.maximum(multiplier.astype(np.float32), _SMALLEST_NORMAL),
+            "multiplier": multipliers(self.input_qparams, self.weight_scale, self.qparams),
             "input_zero_point": self.input_qparams.zero_point,
             "zero_point": zero_point,
             "lowest": zero_point if self.relu else 0,

@@ -7,16 +7,15 @@ Source: Jacob et al., "Quantization and training of neural networks for efficien
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from tinytorch import nn, optim
 from tinytorch.autograd import no_grad
 from tinytorch.data import Images, shuffled
+from tinytorch.kernels.progress import progress_bar
 from tinytorch.nn.functional import cross_entropy
 from tinytorch.quantization.blocks import Block, split
 from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear
@@ -141,10 +140,7 @@ def train_qat(
         raise ValueError(f"epochs and batch_size must be 1 or more, got {epochs} and {batch_size}")
     optimizer = optim.AdamW(prepared.parameters(), lr, weight_decay=0.0)
     steps = -(-len(images) // batch_size)
-    file = sys.stderr if sys.stderr.isatty() else sys.stdout  # in a notebook stderr is for what went wrong
-    bar = tqdm(
-        total=epochs * steps, desc="training", unit="batch", leave=False, delay=1, disable=not progress, file=file
-    )
+    bar = progress_bar(total=epochs * steps, desc="training", unit="batch", delay=1, disable=not progress)
     losses = []
     prepared.train()
     try:

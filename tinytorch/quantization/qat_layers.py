@@ -19,14 +19,13 @@ from tinytorch import nn
 from tinytorch.autograd import Context, Function
 from tinytorch.nn.fuse import fold_batch_norm
 from tinytorch.ops import image, linear
-from tinytorch.quantization.affine import code_range
+from tinytorch.quantization.affine import SMALLEST_NORMAL, code_range
 from tinytorch.quantization.blocks import Block
-from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d
+from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d, multipliers
 from tinytorch.quantization.tensor import QParams
 from tinytorch.tensor import Tensor
 
 _LARGEST_BIAS = 1 << 23  # half of the whole numbers that float32 holds: the other half is for the products
-_SMALLEST_NORMAL = np.finfo(np.float32).tiny
 
 
 class FakeQuantize(Function):
@@ -119,8 +118,8 @@ class _QATLayer(nn.Module):
         before = np.float64(self.input_qparams.scale)
         needed = np.abs(self.bias.data) / (before * _LARGEST_BIAS)
         scale = np.maximum(self.step * self._largest(), needed).astype(np.float32)
-        scale = np.maximum(scale, _SMALLEST_NORMAL)
-        unit = np.maximum((before * scale).astype(np.float32), _SMALLEST_NORMAL)
+        scale = np.maximum(scale, SMALLEST_NORMAL)
+        unit = np.maximum((before * scale).astype(np.float32), SMALLEST_NORMAL)
         weight = self.weight / scale.reshape(-1, *[1] * (self.weight.ndim - 1))
         return (
             FakeQuantize.apply(weight, -self._highest, self._highest),
@@ -130,9 +129,7 @@ class _QATLayer(nn.Module):
 
     def _requantize(self, sums: Tensor, scale: np.ndarray) -> Tensor:
         """Return the codes, or numbers, of sums (N, out, ...)."""
-        multiplier = np.float64(self.input_qparams.scale) * scale.astype(np.float64)
-        multiplier /= 1.0 if self.qparams is None else self.qparams.scale
-        factor = np.maximum(multiplier.astype(np.float32), _SMALLEST_NORMAL)
+        factor = multipliers(self.input_qparams, scale, self.qparams)
         x = sums * factor.reshape(-1, *[1] * (sums.ndim - 2))
         if self.qparams is None:
             return x

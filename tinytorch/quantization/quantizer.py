@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
-from tqdm import tqdm
 
 from tinytorch import nn
 from tinytorch.autograd import no_grad
+from tinytorch.kernels.progress import progress_bar
 from tinytorch.quantization.affine import LARGEST
 from tinytorch.quantization.blocks import Block, split
 from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d
@@ -228,8 +227,7 @@ def _batches(data: Any, batch_size: int, progress: bool) -> Iterator[np.ndarray]
         batches: Iterable[Any] = [data[start : start + batch_size] for start in range(0, len(data), batch_size)]
     else:
         batches = data
-    file = sys.stderr if sys.stderr.isatty() else sys.stdout  # in a notebook stderr is for what went wrong
-    with tqdm(batches, desc="calibrating", unit="batch", leave=False, delay=1, disable=not progress, file=file) as bar:
+    with progress_bar(batches, desc="calibrating", unit="batch", delay=1, disable=not progress) as bar:
         for batch in bar:
             x = batch.data if isinstance(batch, Tensor) else np.asarray(batch)
             if x.dtype != np.float32:
