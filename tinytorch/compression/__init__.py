@@ -1,8 +1,11 @@
 """Smaller models: weights that are zero, filters that are gone, layers of low rank."""
 
+from tinytorch.compression.distillation import distillation_loss
+from tinytorch.compression.fine_tuning import fine_tune
 from tinytorch.compression.low_rank import factorize, factorize_linear
 from tinytorch.compression.pruner import MagnitudePruner
 from tinytorch.compression.schedule import GradualSchedule, OneShot
+from tinytorch.compression.semi_structured import SemiStructuredPruner, semi_structured_bytes
 from tinytorch.compression.sparsity import measure_sparsity
 from tinytorch.compression.structured import prune_filters
 
@@ -10,8 +13,12 @@ __all__ = [
     "GradualSchedule",
     "MagnitudePruner",
     "OneShot",
+    "SemiStructuredPruner",
+    "distillation_loss",
     "factorize",
     "factorize_linear",
+    "fine_tune",
     "measure_sparsity",
     "prune_filters",
+    "semi_structured_bytes",
 ]

@@ -14,6 +14,7 @@ from safetensors.numpy import load as parse
 from safetensors.numpy import save as pack
 
 from tinytorch.data import DataError
+from tinytorch.zoo.sparse_files import KEY, pack_sparse, unpack_sparse
 
 FOLDER = Path(__file__).parent / "weights"
 _RESTORE = "Get it back with: git checkout -- tinytorch/zoo/weights"
@@ -31,23 +32,29 @@ def write(path: Path, raw: bytes) -> None:
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Write arrays as safetensors."""
-    write(path, pack({name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata))
+    """Write arrays as safetensors, those with many zeros as `sparse_files` describes."""
+    write(path, pack(*pack_sparse(arrays, metadata)))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a safetensors file. A DataError says what is wrong with it."""
     try:
-        return parse(path.read_bytes())
+        return _parse(path.read_bytes())
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 
+def _parse(raw: bytes) -> dict[str, np.ndarray]:
+    entries = parse(raw)  # checks the header, too
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    return unpack_sparse(entries, header.get("__metadata__") or {})
+
+
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a safetensors file. A DataError says what is wrong with it."""
+    """Return the metadata that `save_arrays` was given. A DataError says what is wrong with it."""
     try:
         with safe_open(path, framework="np") as file:
-            return dict(file.metadata() or {})
+            return {key: value for key, value in (file.metadata() or {}).items() if key != KEY}
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
@@ -82,4 +89,7 @@ def read_state(name: str, folder: Path = FOLDER) -> dict[str, np.ndarray]:
         raise DataError(f"{path} cannot be read: {error}. {_RESTORE}") from None
     if hashlib.sha256(raw).hexdigest() != card["sha256"]:
         raise DataError(f"{path} is damaged: its SHA-256 is not the card's. {_RESTORE}")
-    return parse(raw)
+    try:
+        return _parse(raw)
+    except (SafetensorError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}. {_RESTORE}") from None
