@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 from tinytorch.kernels.compiled.simd import (
     _I64,
     _V,
+    _VI,
     LANES,
     _broadcast,
     _call,
@@ -206,3 +207,39 @@ def add_corner(typing, tile, array, index, stride, rows, columns, width):
         return context.make_tuple(builder, tile, out)
 
     return tile(tile, array, types.intp, types.intp, types.intp, types.intp, width), generate
+
+
+@intrinsic
+def load_spread(typing, array, index, step, count):
+    """Read `count` (a constant) vectors that begin `step` numbers apart, the first at array[index]."""
+    if not (_is_flat(array) and isinstance(count, types.IntegerLiteral)):
+        return None
+    tile = types.UniTuple(vector, count.literal_value)
+
+    def generate(context, builder, signature, args):
+        place, vectors = args[1], []
+        for _ in range(tile.count):
+            vectors.append(_load(builder, _pointer(context, builder, array, args[0], place)))
+            place = builder.add(place, args[2])
+        return context.make_tuple(builder, tile, vectors)
+
+    return tile(array, types.intp, types.intp, count), generate
+
+
+@intrinsic
+def turn(typing, tile):
+    """Return a tile of LANES vectors with rows for columns."""
+    if len(tile) != LANES:
+        return None
+
+    def generate(context, builder, signature, args):
+        rows = [builder.extract_value(args[0], n) for n in range(LANES)]
+        low, high = ([n // 2 + half + n % 2 * LANES for n in range(LANES)] for half in (0, LANES // 2))
+        for _ in range(LANES.bit_length() - 1):  # each round deals the rows out like a perfect shuffle of cards
+            dealt = []
+            for a, b in zip(rows[: LANES // 2], rows[LANES // 2 :], strict=True):
+                dealt += [builder.shuffle_vector(a, b, ir.Constant(_VI, lanes)) for lanes in (low, high)]
+            rows = dealt
+        return context.make_tuple(builder, tile, rows)
+
+    return tile(tile), generate

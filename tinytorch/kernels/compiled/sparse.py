@@ -1,0 +1,319 @@
+"""Networks of sparse layers: each weight that is not zero multiplies vectors of many images at once.
+
+Inputs lie feature by feature, a *slot* for each: LANES images side by side, or a few times as many. A weight is read
+once, repeated in every lane, and multiplies the slots that its output sums up over, of several pixels at a time. So the
+zeros cost nothing, and no number is gathered: what is read stands side by side.
+
+A row's weights are worked through in blocks of inputs that fit in the L1 cache together; between blocks the sums wait
+in memory.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tinytorch.kernels.compiled.jit import jit
+from tinytorch.kernels.compiled.simd import LANES, broadcast, either, load, store, where
+from tinytorch.kernels.compiled.threads import parallel_for
+from tinytorch.kernels.compiled.tiles import (
+    add_corner,
+    add_outer_product,
+    load_spread,
+    load_tile,
+    repeat,
+    store_corner,
+    store_tile,
+    turn,
+    zeros,
+)
+from tinytorch.kernels.conv import output_size
+from tinytorch.kernels.sparse import Convolution, Linear, Network, Rows
+
+MOST = 8  # vectors of an output channel at a time
+_L1 = 32768  # bytes, at least, of the fastest cache
+_WORTH = 16  # weights of a row in a block, at least: less does not pay for loading and storing its sums
+
+# Columns of the table of layers. Places are counted in numbers from the memory's start; a slot is `width` numbers.
+_NAMES = (
+    "blocks",  # where its blocks begin in `bounds`, and how many they are
+    "count",
+    "bias",  # where its numbers begin
+    "source",  # place where the input begins, its margin included
+    "pitch",  # from one row of it to the next
+    "stride",  # from one pixel of it to the next that a sum begins at
+    "rows",  # of the result before pooling, as far as anyone reads them
+    "columns",
+    "channels",
+    "sums",  # place of `pool` rows of the result of every channel
+    "relu",
+    "pool",
+    "mean",
+    "target",  # place of the result, and from one channel and row of it to the next
+    "target_plane",
+    "target_pitch",
+)
+(
+    BLOCKS, COUNT, BIAS, SOURCE, PITCH, STRIDE, ROWS, COLUMNS, CHANNELS, SUMS, RELU, POOL, MEAN, TARGET, TARGET_PLANE,
+    TARGET_PITCH,
+) = range(len(_NAMES))  # fmt: skip
+
+
+@cache
+def _multiplier(vectors: int):
+    """Compile the product for so many vectors of one output channel at a time."""
+
+    @jit
+    def multiply(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch):
+        """Write the sums of each output channel to memory[sums], channels `pitch` apart."""
+        step = s[STRIDE]
+        for b in range(s[BLOCKS], s[BLOCKS] + s[COUNT]):
+            for t in range(bounds[b], bounds[b + 1]):
+                o, start, stop = np.int64(tasks[t, 0]), np.int64(tasks[t, 1]), np.int64(tasks[t, 2])
+                place = sums + o * pitch
+                if b == s[BLOCKS]:
+                    tile = repeat((broadcast(bias[s[BIAS] + o]),), vectors)
+                else:
+                    tile = load_tile(memory, place, vectors)
+                if step == LANES:
+                    for k in range(start, stop):
+                        row = load_tile(memory, source + np.int64(indices[k]) * width, vectors)
+                        tile = add_outer_product(tile, values, k, 0, row)
+                else:
+                    for k in range(start, stop):
+                        row = load_spread(memory, source + np.int64(indices[k]) * width, step, vectors)
+                        tile = add_outer_product(tile, values, k, 0, row)
+                store_tile(tile, memory, place, 0, vectors)
+
+    return multiply
+
+
+_1, _2, _3, _4, _5, _6, _7, _8 = (_multiplier(n) for n in range(1, MOST + 1))
+
+
+@jit
+def _multiply(vectors, bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch):
+    if vectors == 8:
+        _8(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    elif vectors == 7:
+        _7(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    elif vectors == 6:
+        _6(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    elif vectors == 5:
+        _5(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    elif vectors == 4:
+        _4(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    elif vectors == 3:
+        _3(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    elif vectors == 2:
+        _2(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    else:
+        _1(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+
+
+@jit
+def _finish(s, width, memory, y):
+    """Pool the rows of sums from y on to one row of the result, with ReLU."""
+    k, zero = s[POOL], broadcast(np.float32(0))
+    count, row = broadcast(np.float32(k * k)), s[COLUMNS] * width
+    for o in range(s[CHANNELS]):
+        source = s[SUMS] + o * k * row
+        target = s[TARGET] + o * s[TARGET_PLANE] + y // k * s[TARGET_PITCH]
+        for x in range(0, row // k, LANES):
+            place = source + x // width * k * width + x % width
+            result = load(memory, place)
+            if s[RELU]:
+                result = where(result < zero, zero, result)
+            for i in range(k):
+                for j in range(1 if i == 0 else 0, k):
+                    value = load(memory, place + i * row + j * width)
+                    if s[RELU]:
+                        value = where(value < zero, zero, value)
+                    larger = where(either(value > result, value != value), value, result)
+                    result = result + value if s[MEAN] else larger
+            store(memory, target + x, result / count if s[MEAN] else result)
+
+
+@jit
+def _pack(x, first, count, shape, width, memory, inner, plane, pitch):
+    """Copy images first ... first + count - 1 of x, feature by feature; of `width` lanes the rest become zero."""
+    channels, height, run = shape
+    size = channels * height * run
+    for g in range(0, width, LANES):
+        rows = min(max(count - g, 0), LANES)
+        for c in range(channels):
+            for y in range(height):
+                source = (first + g) * size + (c * height + y) * run
+                target = inner + c * plane + y * pitch + g
+                for f in range(0, run, LANES):
+                    if rows == LANES and f + LANES <= run:
+                        tile = turn(load_spread(x, source + f, size, LANES))
+                        store_tile(tile, memory, target + f * width, width, 1)
+                    else:
+                        tile = turn(add_corner(zeros(LANES), x, source + f, size, rows, run - f, 1))
+                        store_corner(tile, memory, target + f * width, width, run - f, LANES, 1)
+
+
+@jit
+def _unpack(memory, source, width, first, count, size, out):
+    """Copy `size` features of `count` images to rows of out."""
+    for g in range(0, count, LANES):
+        for f in range(0, size, LANES):
+            tile = turn(load_spread(memory, source + f * width + g, width, LANES))
+            store_corner(tile, out, (first + g) * size + f, size, count - g, size - f, 1)
+
+
+@jit
+def run(table, bounds, tasks, indices, values, bias, shape, places, x, memory, out, start, stop):
+    """Compute the parts start ... stop - 1 of `width` images each."""
+    width, total, inner, plane, pitch, last, size = places
+    for part in range(start, stop):
+        first = part * width
+        count = min(width, total - first)
+        _pack(x, first, count, shape, width, memory, inner, plane, pitch)
+        for i in range(len(table)):
+            s = table[i]
+            vectors = s[COLUMNS] * width // LANES
+            chunks = -(-vectors // MOST)
+            for y in range(s[ROWS]):
+                source, sums = s[SOURCE] + y * s[PITCH], s[SUMS] + y % s[POOL] * vectors * LANES
+                for c in range(chunks):
+                    v, end = vectors * c // chunks, vectors * (c + 1) // chunks
+                    _multiply(
+                        end - v, bounds, tasks, indices, values, bias, s, width, memory, source + v * s[STRIDE],
+                        sums + v * LANES, s[POOL] * vectors * LANES,
+                    )  # fmt: skip
+                if y % s[POOL] == s[POOL] - 1 and s[SUMS] != s[TARGET]:
+                    _finish(s, width, memory, y - s[POOL] + 1)
+        _unpack(memory, last, width, first, count, size, out)
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Return zeros that begin where a line of the cache begins: a vector across two lines is read twice."""
+    memory = np.zeros(size + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    return memory[start : start + size]
+
+
+class _Builder:
+    """Tables and places of a network for panels of `width` images."""
+
+    def __init__(self, network: Network, width: int) -> None:
+        self.width, self.size = width, 0
+        image = network.input_shape
+        self.shape = image if len(image) == 3 else (1, 1, math.prod(image))
+        if not isinstance(network.layers[0], Convolution):
+            self.shape = (1, 1, math.prod(image))
+        self.bounds, self.tasks, self.indices, self.values, self.bias = [0], [], [], [], []
+        steps: list[dict[str, int]] = []
+        shape = self.shape
+        for layer in network.layers:
+            before = shape
+            step, shape = self._convolution(layer, shape) if isinstance(layer, Convolution) else self._linear(layer)
+            if steps:
+                plane, line = step["plane"], step["line"]
+                if isinstance(layer, Linear):  # reads what comes in one piece
+                    plane, line = before[1] * before[2] * width, before[2] * width
+                steps[-1] |= {"target": step["inner"], "target_plane": plane, "target_pitch": line}
+            steps.append(step)
+        rows, columns = shape[1:]
+        place = self._place(math.prod(shape) + LANES)  # so many may be read beyond the end
+        steps[-1] |= {"target": place, "target_plane": rows * columns * width, "target_pitch": columns * width}
+        for step in steps:
+            straight = step["pool"] == 1 and not step["relu"] and step["rows"] == 1
+            straight = straight and step["target_plane"] == step["columns"] * width
+            step["sums"] = step["target"] if straight else step["sums"]
+        self.first, self.last, self.features = steps[0], place, math.prod(shape)
+        self.table = np.array([[step[name] for name in _NAMES] for step in steps], np.int64)
+
+    def _place(self, slots: int) -> int:
+        start = self.size
+        self.size += slots * self.width
+        return start
+
+    def _add(self, rows: Rows, bias: np.ndarray | None, slots: np.ndarray, block: int) -> dict[str, int]:
+        """Take a layer's weights, their slots, and how many columns of the dense weight make a block."""
+        starts, outputs = np.arange(0, rows.columns, block), len(rows.indptr) - 1
+        offset = sum(map(len, self.values))
+        first = len(self.bounds) - 1
+        # where each row's weights of each block begin: searched in row * columns + column, which rises throughout
+        keys = np.repeat(np.arange(outputs), np.diff(rows.indptr)) * rows.columns + rows.indices
+        edges = np.searchsorted(keys, np.arange(outputs)[:, None] * rows.columns + np.append(starts, rows.columns))
+        for b in range(len(starts)):
+            tasks = np.stack([np.arange(outputs), offset + edges[:, b], offset + edges[:, b + 1]], axis=1)
+            if b:
+                tasks = tasks[tasks[:, 2] > tasks[:, 1]]  # the first block begins every sum, also an empty one
+            self.tasks.append(tasks)
+            self.bounds.append(self.bounds[-1] + len(tasks))
+        start = sum(map(len, self.bias))
+        self.bias.append(np.zeros(outputs, np.float32) if bias is None else bias.astype(np.float32))
+        self.values.append(rows.values)
+        self.indices.append(slots[rows.indices])
+        return {"blocks": first, "count": len(starts), "bias": start}
+
+    def _block(self, rows: Rows, unit: int, unit_bytes: int) -> int:
+        """Return the columns of a block: whole units, as many as fit in the cache, and more if rows are very sparse."""
+        density = len(rows.values) / max(1, (len(rows.indptr) - 1) * rows.columns)
+        units = max(1, _L1 // unit_bytes, math.ceil(_WORTH / max(density * unit, 1e-9)))
+        return unit * min(units, -(-rows.columns // unit))
+
+    def _linear(self, layer: Linear) -> tuple[dict[str, int], tuple[int, int, int]]:
+        inputs, outputs = layer.rows.columns, len(layer.rows.indptr) - 1
+        source, line = self._place(inputs), self.width
+        step = self._add(layer.rows, layer.bias, np.arange(inputs), self._block(layer.rows, 1, 4 * line))
+        step |= {"source": source, "inner": source, "plane": line, "line": line, "pitch": 0, "stride": LANES}
+        step |= {"rows": 1, "columns": 1, "channels": outputs, "sums": self._place(outputs)}
+        return step | {"relu": int(layer.relu), "pool": 1, "mean": 0}, (outputs, 1, 1)
+
+    def _convolution(self, layer: Convolution, shape: tuple[int, ...]) -> tuple[dict[str, int], tuple[int, int, int]]:
+        channels, height, width_in = shape
+        kernel, padding, pool = layer.kernel, layer.padding, layer.pool
+        rows, columns = (output_size(n, kernel, layer.stride, padding) // pool * pool for n in (height, width_in))
+        high, wide = height + 2 * padding, width_in + 2 * padding
+        line, plane = wide * self.width, high * wide * self.width
+        source, outputs = self._place(channels * high * wide), len(layer.rows.indptr) - 1
+        c, i, j = np.unravel_index(np.arange(layer.rows.columns), (channels, kernel, kernel))
+        vectors = -(-columns // -(-columns // MOST))
+        seen = kernel * ((vectors - 1) * layer.stride + kernel) * 4 * self.width  # bytes of a channel that a sum reads
+        step = self._add(layer.rows, layer.bias, (c * high + i) * wide + j, self._block(layer.rows, kernel**2, seen))
+        step |= {"source": source, "inner": source + padding * (line + self.width), "plane": plane, "line": line}
+        step |= {"pitch": layer.stride * line, "stride": layer.stride * self.width, "rows": rows, "columns": columns}
+        step |= {"channels": outputs, "sums": self._place(outputs * pool * columns), "relu": int(layer.relu)}
+        return step | {"pool": pool, "mean": int(layer.mean)}, (outputs, rows // pool, columns // pool)
+
+
+class Program:
+    """A sparse network laid out for this processor: `program(x)` computes what the network's layers say."""
+
+    def __init__(self, network: Network) -> None:
+        self._network, self._local = network, threading.local()
+        self._built: dict[int, Any] = {}
+
+    def _build(self, width: int) -> Any:
+        if width not in self._built:
+            b = _Builder(self._network, width)
+            joined = np.concatenate(b.tasks).astype(np.int32), np.concatenate(b.indices).astype(np.int32)
+            arrays = b.table, np.array(b.bounds), *joined, np.concatenate(b.values), np.concatenate(b.bias)
+            self._built[width] = b, arrays
+        return self._built[width]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return what `Network.__call__` promises."""
+        few = isinstance(self._network.layers[0], Convolution) or len(x) <= LANES
+        builder, arrays = self._build(LANES if few else 2 * LANES if len(x) <= 2 * LANES else 4 * LANES)
+        first, width = builder.first, builder.width
+        out = np.empty((len(x), *self._network.output_shape), np.float32)
+        places = width, len(x), first["inner"], first["plane"], first["line"], builder.last, builder.features
+        x, flat = np.ascontiguousarray(x).reshape(-1), out.reshape(-1)
+        parallel_for(self._part, -(-len(out) // width), builder, arrays, places, x, flat)
+        return out
+
+    def _part(self, builder: _Builder, arrays: Any, places: Any, x: np.ndarray, out: np.ndarray, *part: int) -> None:
+        memories = self._local.__dict__
+        if builder.width not in memories:  # threads that share a program must not share its memory
+            memories[builder.width] = _aligned(builder.size)
+        run(*arrays, builder.shape, places, x, memories[builder.width], out, *part)
