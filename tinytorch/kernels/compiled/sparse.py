@@ -36,7 +36,7 @@ from tinytorch.kernels.sparse import Convolution, Linear, Network, Rows
 
 MOST = 8  # vectors of an output channel at a time
 _L1 = 32768  # bytes, at least, of the fastest cache
-_WORTH = 16  # weights of a row in a block, at least: less does not pay for loading and storing its sums
+_MANY = 0.2  # share of weights from which on blocks pay: with fewer, their sums go to memory and back for too little
 
 # Columns of the table of layers. Places are counted in numbers from the memory's start; a slot is `width` numbers.
 _NAMES = (
@@ -192,11 +192,16 @@ def run(table, bounds, tasks, indices, values, bias, shape, places, x, memory, o
         _unpack(memory, last, width, first, count, size, out)
 
 
-def _aligned(size: int) -> np.ndarray:
-    """Return zeros that begin where a line of the cache begins: a vector across two lines is read twice."""
-    memory = np.zeros(size + 16, np.float32)
+def _aligned(make: Any, size: int) -> np.ndarray:
+    """Make an array that begins where a line of the cache begins: a vector across two lines is read twice."""
+    memory = make(size + 16, np.float32)
     start = -memory.ctypes.data % 64 // 4
     return memory[start : start + size]
+
+
+def _density(rows: Rows) -> float:
+    """Return the share of weights that are not zero."""
+    return len(rows.values) / max(1, (len(rows.indptr) - 1) * rows.columns)
 
 
 class _Builder:
@@ -256,10 +261,8 @@ class _Builder:
         return {"blocks": first, "count": len(starts), "bias": start}
 
     def _block(self, rows: Rows, unit: int, unit_bytes: int) -> int:
-        """Return the columns of a block: whole units, as many as fit in the cache, and more if rows are very sparse."""
-        density = len(rows.values) / max(1, (len(rows.indptr) - 1) * rows.columns)
-        units = max(1, _L1 // unit_bytes, math.ceil(_WORTH / max(density * unit, 1e-9)))
-        return unit * min(units, -(-rows.columns // unit))
+        """Return the columns of a block: whole units, as many as fit in the cache, or all where blocks do not pay."""
+        return max(1, _L1 // unit_bytes) * unit if _density(rows) >= _MANY else max(1, rows.columns)
 
     def _linear(self, layer: Linear) -> tuple[dict[str, int], tuple[int, int, int]]:
         inputs, outputs = layer.rows.columns, len(layer.rows.indptr) - 1
@@ -301,12 +304,18 @@ class Program:
             self._built[width] = b, arrays
         return self._built[width]
 
+    def _width(self, images: int) -> int:
+        """Return how many images lie side by side: few weights are worth reading for fewer, which then fit in L2."""
+        layer = self._network.layers[0]
+        if isinstance(layer, Convolution):  # has pixels side by side
+            return LANES
+        return min(4 if _density(layer.rows) >= _MANY else 2, max(1, -(-images // LANES))) * LANES
+
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return what `Network.__call__` promises."""
-        few = isinstance(self._network.layers[0], Convolution) or len(x) <= LANES
-        builder, arrays = self._build(LANES if few else 2 * LANES if len(x) <= 2 * LANES else 4 * LANES)
+        builder, arrays = self._build(self._width(len(x)))
         first, width = builder.first, builder.width
-        out = np.empty((len(x), *self._network.output_shape), np.float32)
+        out = _aligned(np.empty, len(x) * builder.features).reshape(len(x), *self._network.output_shape)
         places = width, len(x), first["inner"], first["plane"], first["line"], builder.last, builder.features
         x, flat = np.ascontiguousarray(x).reshape(-1), out.reshape(-1)
         parallel_for(self._part, -(-len(out) // width), builder, arrays, places, x, flat)
@@ -315,5 +324,5 @@ class Program:
     def _part(self, builder: _Builder, arrays: Any, places: Any, x: np.ndarray, out: np.ndarray, *part: int) -> None:
         memories = self._local.__dict__
         if builder.width not in memories:  # threads that share a program must not share its memory
-            memories[builder.width] = _aligned(builder.size)
+            memories[builder.width] = _aligned(np.zeros, builder.size)
         run(*arrays, builder.shape, places, x, memories[builder.width], out, *part)

@@ -243,3 +243,4 @@ def turn(typing, tile):
         return context.make_tuple(builder, tile, rows)
 
     return tile(tile), generate
+
