@@ -6,6 +6,7 @@ from tinytorch.compression.low_rank import factorize, factorize_linear
 from tinytorch.compression.pruner import MagnitudePruner
 from tinytorch.compression.schedule import GradualSchedule, OneShot
 from tinytorch.compression.semi_structured import SemiStructuredPruner, semi_structured_bytes
+from tinytorch.compression.sparse_layers import SparseConv2d, SparseLinear
 from tinytorch.compression.sparsity import measure_sparsity
 from tinytorch.compression.structured import prune_filters
 
@@ -14,6 +15,8 @@ __all__ = [
     "MagnitudePruner",
     "OneShot",
     "SemiStructuredPruner",
+    "SparseConv2d",
+    "SparseLinear",
     "distillation_loss",
     "factorize",
     "factorize_linear",

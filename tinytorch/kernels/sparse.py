@@ -37,8 +37,9 @@ class Rows:
         counts = np.diff(self.indptr)
         if self.indptr[0] != 0 or (counts < 0).any() or self.indptr[-1] != len(self.values):
             raise ValueError(f"indptr has to rise from 0 to the number of values, {len(self.values)}")
-        if len(self.indices) and not (0 <= self.indices.min() and self.indices.max() < self.columns):
-            raise ValueError(f"indices lie in 0 ... {self.columns - 1}, got {self.indices.min()} to {self.indices.max()}")
+        low, high = self.indices.min(initial=0), self.indices.max(initial=0)
+        if low < 0 or high >= max(1, self.columns):
+            raise ValueError(f"indices lie in 0 ... {self.columns - 1}, got {low} to {high}")
         same_row = np.repeat(np.arange(len(counts)), counts)
         if not ((np.diff(self.indices) > 0) | (np.diff(same_row) > 0)).all():
             raise ValueError("the indices of a row have to rise")
@@ -120,15 +121,20 @@ def _patches(x: np.ndarray, layer: Convolution) -> np.ndarray:
     margin, k = layer.padding, layer.kernel
     padded = np.pad(x, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (k, k), (2, 3))[:, :, :: layer.stride, :: layer.stride]
-    return windows.transpose(1, 4, 5, 0, 2, 3).reshape(layer.rows.columns, -1)
+    count = len(x) * windows.shape[2] * windows.shape[3]
+    return windows.transpose(1, 4, 5, 0, 2, 3).reshape(layer.rows.columns, count)
 
 
 def _run(x: np.ndarray, layer: Layer, product: Any) -> np.ndarray:
     if isinstance(layer, Linear):
-        out = product(layer.rows, x.reshape(len(x), -1).T, layer.bias).T
+        out = product(layer.rows, x.reshape(len(x), layer.rows.columns).T, layer.bias).T
         return np.maximum(out, 0) if layer.relu else out
     size = [output_size(n, layer.kernel, layer.stride, layer.padding) for n in x.shape[2:]]
-    out = product(layer.rows, _patches(x, layer), layer.bias).reshape(-1, len(x), *size).transpose(1, 0, 2, 3)
+    out = (
+        product(layer.rows, _patches(x, layer), layer.bias)
+        .reshape(len(layer.rows.indptr) - 1, len(x), *size)
+        .transpose(1, 0, 2, 3)
+    )
     out = np.maximum(out, 0) if layer.relu else out
     if layer.pool == 1:
         return out
@@ -194,3 +200,48 @@ class Network:
         for layer in self.layers:
             x = _run(x, layer, _naive_product if name == "naive" else _product)
         return x
+
+
+class InputGradient:
+    """The gradient of a layer's input: a sparse layer too, whose matrix is the transposed one.
+
+    Of a convolution it is a convolution: the output's gradient, its pixels `stride` apart, is seen through turned
+    windows. Neither ReLU nor pooling belongs to it.
+
+    Parameters
+    ----------
+    layer
+        Without ReLU and pooling.
+    input_shape
+        Of one input of the layer.
+    """
+
+    def __init__(self, layer: Layer, input_shape: tuple[int, ...]) -> None:
+        if layer.relu or (isinstance(layer, Convolution) and layer.pool > 1):
+            raise ValueError("the gradient of ReLU and pooling needs what went in: leave them to layers of their own")
+        self._layer, self._shape = layer, tuple(input_shape)
+        dense = layer.rows.to_dense()
+        if isinstance(layer, Linear):
+            self._network = Network([Linear(Rows.from_dense(dense.T))], (len(dense),))
+            return
+        k = layer.kernel
+        turned = dense.reshape(len(dense), -1, k, k)[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        rows = Rows.from_dense(turned.reshape(len(turned[:, 0]), -1))
+        sizes = [size + k - 1 for size in self._shape[1:]]
+        self._network = Network([Convolution(rows, k)], (len(dense), *sizes))
+
+    def __call__(self, grad_output: np.ndarray) -> np.ndarray:
+        """Return the gradient (N, *input_shape) for that of the output (N, ...), float32."""
+        layer = self._layer
+        if isinstance(layer, Linear):
+            return self._network(grad_output)
+        spread = np.zeros((len(grad_output), *self._network.input_shape), np.float32)
+        # output pixel y saw the rows from y * stride - padding on; here that is row y * stride - padding + k - 1
+        first, places = layer.kernel - 1 - layer.padding, []
+        for size, outputs in zip(spread.shape[2:], grad_output.shape[2:], strict=True):
+            at = first + layer.stride * np.arange(outputs)
+            inside = (at >= 0) & (at < size)  # with much padding, some windows see nothing but padding
+            places.append((at[inside], inside))
+        (rows, some_rows), (columns, some_columns) = places
+        spread[:, :, rows[:, None], columns] = grad_output[:, :, some_rows][:, :, :, some_columns]
+        return self._network(spread)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.kernels import activation, attention, conv, int8, matmul, normalization, pool, softmax, update
+from tinytorch.kernels import activation, attention, conv, int8, matmul, normalization, pool, softmax, sparse, update
 from tinytorch.kernels.backend import backend, compiled
 from tinytorch.kernels.progress import progress_bar
 
@@ -27,6 +27,7 @@ def calls() -> Calls:
     yield from _fused()
     yield from _attention()
     yield from _integers()
+    yield from _zeros()
 
 
 def _products() -> Calls:
@@ -98,6 +99,12 @@ def _integers() -> Calls:
     convolution = int8.Convolution(np.ones((16, 1, 3, 3), np.int8), *numbers, padding=1, pool=2)
     linear = int8.Linear(np.ones((16, 16 * 7 * 7), np.int8), *numbers, floats=True)
     yield int8.Network([convolution, linear], (1, 14, 14)), (array(1, 1, 14, 14),)
+
+
+def _zeros() -> Calls:
+    """A linear layer of a few weights: the same code runs every sparse network."""
+    layer = sparse.Linear(sparse.Rows.from_dense(np.eye(8, dtype=np.float32)))
+    yield sparse.Network([layer], (8,)), (array(1, 8),)
 
 
 def warmup() -> int:

@@ -213,7 +213,8 @@ class _Builder:
         self.shape = image if len(image) == 3 else (1, 1, math.prod(image))
         if not isinstance(network.layers[0], Convolution):
             self.shape = (1, 1, math.prod(image))
-        self.bounds, self.tasks, self.indices, self.values, self.bias = [0], [], [], [], []
+        self.bounds = [0]
+        self.tasks, self.indices, self.values, self.bias = (list[np.ndarray]() for _ in range(4))
         steps: list[dict[str, int]] = []
         shape = self.shape
         for layer in network.layers:
@@ -322,7 +323,8 @@ class Program:
         return out
 
     def _part(self, builder: _Builder, arrays: Any, places: Any, x: np.ndarray, out: np.ndarray, *part: int) -> None:
-        memories = self._local.__dict__
-        if builder.width not in memories:  # threads that share a program must not share its memory
-            memories[builder.width] = _aligned(np.zeros, builder.size)
-        run(*arrays, builder.shape, places, x, memories[builder.width], out, *part)
+        name = f"of_{builder.width}"
+        if (memory := getattr(self._local, name, None)) is None:  # threads that share a program must not share memory
+            memory = _aligned(np.zeros, builder.size)
+            setattr(self._local, name, memory)
+        run(*arrays, builder.shape, places, x, memory, out, *part)

@@ -243,4 +243,3 @@ def turn(typing, tile):
         return context.make_tuple(builder, tile, rows)
 
     return tile(tile), generate
-
