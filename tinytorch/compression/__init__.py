@@ -7,6 +7,7 @@ from tinytorch.compression.pruner import MagnitudePruner
 from tinytorch.compression.schedule import GradualSchedule, OneShot
 from tinytorch.compression.semi_structured import SemiStructuredPruner, semi_structured_bytes
 from tinytorch.compression.sparse_layers import SparseConv2d, SparseLinear
+from tinytorch.compression.sparse_model import SparseModel, to_sparse
 from tinytorch.compression.sparsity import measure_sparsity
 from tinytorch.compression.structured import prune_filters
 
@@ -17,6 +18,7 @@ __all__ = [
     "SemiStructuredPruner",
     "SparseConv2d",
     "SparseLinear",
+    "SparseModel",
     "distillation_loss",
     "factorize",
     "factorize_linear",
@@ -24,4 +26,5 @@ __all__ = [
     "measure_sparsity",
     "prune_filters",
     "semi_structured_bytes",
+    "to_sparse",
 ]

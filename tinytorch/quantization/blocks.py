@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from tinytorch import nn
-
-Kind = TypeVar("Kind", bound=nn.Module)
+from tinytorch.nn.queue import LayerQueue
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ def split(model: nn.Module, unsupported: str = "error") -> list[Block]:
         raise ValueError(f'unsupported must be "error" or "float", not {unsupported!r}')
     if not isinstance(model, nn.Sequential):
         raise ValueError(f"only an nn.Sequential can be quantized, not {type(model).__name__}: wrap its layers in one")
-    rest = _Layers(model.named_layers())
+    rest = LayerQueue(model)
     blocks: list[Block] = []
     flatten: tuple[nn.Module, ...] = ()
     while rest:
@@ -90,35 +87,9 @@ _WHY = (
 )
 
 
-class _Layers:
-    """The layers that are left; those that do nothing in evaluation are left out."""
-
-    def __init__(self, layers: Iterable[tuple[str, nn.Module]]) -> None:
-        self._rest = [(path, layer) for path, layer in layers if not isinstance(layer, nn.Dropout)][::-1]
-
-    def __bool__(self) -> bool:
-        return bool(self._rest)
-
-    def pop(self) -> tuple[str, nn.Module]:
-        return self._rest.pop()
-
-    def take(self, kind: type[Kind]) -> tuple[Kind, ...]:
-        """Return the next layer and go on, if it is of this kind; else nothing."""
-        if self._rest and isinstance(layer := self._rest[-1][1], kind):
-            self._rest.pop()
-            return (layer,)
-        return ()
-
-    def take_pool(self) -> tuple[nn.MaxPool2d, ...]:
-        """The same for max pooling whose windows neither overlap nor leave gaps."""
-        if self._rest and isinstance(layer := self._rest[-1][1], nn.MaxPool2d) and layer.stride == layer.kernel_size:
-            return self.take(nn.MaxPool2d)
-        return ()
-
-
-def _convolution(path: str, core: nn.Conv2d, rest: _Layers) -> Block:
+def _convolution(path: str, core: nn.Conv2d, rest: LayerQueue) -> Block:
     norm, relu = rest.take(nn.BatchNorm2d), rest.take(nn.ReLU)
-    pool = rest.take_pool()
+    pool = rest.take_pool(nn.MaxPool2d)
     late = rest.take(nn.ReLU) if pool and not relu else ()  # the largest number and ReLU may change places
     return Block(
         path,

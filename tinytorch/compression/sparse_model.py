@@ -1,0 +1,139 @@
+"""`SparseModel`: a pruned network for inference, whose layers hand vectors of many images on to one another."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from tinytorch import nn
+from tinytorch.autograd import no_grad
+from tinytorch.compression.sparsity import LayerSparsity, Sparsity
+from tinytorch.kernels import sparse
+from tinytorch.nn.fuse import fold_batch_norm
+from tinytorch.nn.queue import LayerQueue
+from tinytorch.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A layer of the model, with what follows it and is done in one go: in sparse form, or as it was."""
+
+    path: str
+    sparse: sparse.Layer | None
+    dense: nn.Module | None = None
+
+
+class SparseModel(nn.Module):
+    """A network without its zeros, made by `to_sparse`: float32 (N, ...) -> (N, ...), no gradient.
+
+    Batch norm is part of the weights before it; ReLU and pooling are done where a layer's sums are written.
+    """
+
+    def __init__(self, parts: list[_Part]) -> None:
+        super().__init__()
+        self.training = False
+        self._parts = parts
+        self._groups = [list(group) for _, group in groupby(parts, lambda part: part.sparse is not None)]
+        self._networks: dict[tuple[int, tuple[int, ...]], sparse.Network] = {}
+
+    def forward(self, x: Tensor | np.ndarray) -> Tensor:
+        """Return the output. A TypeError if x is not float32, a ValueError if its shape does not fit."""
+        array = x.data if isinstance(x, Tensor) else np.asarray(x)
+        if array.dtype != np.float32:
+            raise TypeError(f"a sparse model computes in float32, got {array.dtype}")
+        for number, group in enumerate(self._groups):
+            if group[0].sparse is None:
+                with no_grad():
+                    for part in group:
+                        array = part.dense(Tensor(array)).data  # type: ignore[misc]
+                continue
+            key = number, array.shape[1:]
+            if key not in self._networks:  # one for each shape of images
+                self._networks[key] = sparse.Network([part.sparse for part in group if part.sparse], array.shape[1:])
+            array = self._networks[key](array)
+        return Tensor(array)
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Refuse training mode: the weights are fixed. Train the dense model, its zeros held by a pruner."""
+        if mode:
+            raise RuntimeError("a SparseModel cannot be trained: train the dense model while a pruner holds its zeros")
+        return super().train(False)
+
+    def report(self) -> Sparsity:
+        """Return how many weights each layer has, and how many of them are not there."""
+        layers = []
+        for part in self._parts:
+            if (layer := part.sparse) is not None:
+                weights = (len(layer.rows.indptr) - 1) * layer.rows.columns
+                zeros = weights - len(layer.rows.values)
+                layers.append(LayerSparsity(part.path, type(layer).__name__, weights, zeros))
+        return Sparsity(tuple(layers))
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all weights: of sparse layers values, indices, row pointers and biases."""
+        total = 0
+        for part in self._parts:
+            if part.sparse is not None:
+                total += part.sparse.rows.nbytes + (0 if part.sparse.bias is None else part.sparse.bias.nbytes)
+            elif part.dense is not None:
+                total += sum(array.nbytes for array in part.dense.state_dict().values())
+        return total
+
+
+def to_sparse(model: nn.Sequential) -> SparseModel:
+    """Return a pruned model without its zeros; the model itself is left as it is, and shares no memory with it.
+
+    Convolutions take the BatchNorm2d, ReLU and pooling behind them with them, linear layers the ReLU. What cannot be
+    sparse, such as a pooling alone, stays as it is between them.
+
+    Raises
+    ------
+    ValueError
+        If the model is no `nn.Sequential`, has neither convolution nor linear layer, or a weight is NaN or infinite
+        (the message gives its layer's path).
+    """
+    if not isinstance(model, nn.Sequential):
+        raise ValueError(
+            f"only an nn.Sequential can be made sparse, not {type(model).__name__}: wrap its layers in one"
+        )
+    rest, parts = LayerQueue(model), list[_Part]()
+    flatten: tuple[nn.Module, ...] = ()
+    while rest:
+        path, layer = rest.pop()
+        if isinstance(layer, nn.Conv2d):
+            parts.append(_Part(path, _convolution(path, layer, rest)))
+        elif isinstance(layer, nn.Linear) and (flatten or not parts or isinstance(parts[-1].sparse, sparse.Linear)):
+            weight = _checked(path, layer.weight.data)
+            bias = None if layer.bias is None else layer.bias.data.copy()
+            relu = bool(rest.take(nn.ReLU))
+            parts.append(_Part(path, sparse.Linear(sparse.Rows.from_dense(weight), bias, relu)))
+            flatten = ()
+        elif isinstance(layer, nn.Flatten):
+            flatten = (layer,)
+        else:
+            parts += [_Part(path, None, copy.deepcopy(each).eval()) for each in (*flatten, layer)]
+            flatten = ()
+    parts += [_Part("", None, copy.deepcopy(each)) for each in flatten]
+    if all(part.sparse is None for part in parts):
+        raise ValueError("there is nothing to make sparse: the model has no convolution and no linear layer")
+    return SparseModel(parts)
+
+
+def _convolution(path: str, conv: nn.Conv2d, rest: LayerQueue) -> sparse.Convolution:
+    norm, relu = rest.take(nn.BatchNorm2d), rest.take(nn.ReLU)
+    pool: tuple[Any, ...] = rest.take_pool(nn.MaxPool2d) or rest.take_pool(nn.AvgPool2d)
+    weight, bias = fold_batch_norm(conv, norm[0] if norm else None)
+    rows = sparse.Rows.from_dense(_checked(path, weight).reshape(len(weight), -1))
+    side, mean = pool[0].kernel_size if pool else 1, bool(pool) and isinstance(pool[0], nn.AvgPool2d)
+    return sparse.Convolution(rows, conv.kernel_size, bias.copy(), conv.stride, conv.padding, bool(relu), side, mean)
+
+
+def _checked(path: str, weight: np.ndarray) -> np.ndarray:
+    if wrong := int((~np.isfinite(weight)).sum()):
+        raise ValueError(f"the layer at {path!r} has {wrong} weights that are NaN or infinite")
+    return weight
