@@ -40,11 +40,12 @@ def assert_all_agree(network, x):
 @settings(max_examples=60, deadline=None)
 @given(
     images=st.integers(1, 40), inputs=st.integers(1, 70), outputs=st.integers(1, 20),
-    sparsity=st.sampled_from([0.0, 0.5, 0.9, 1.0]), bias=st.booleans(), relu=st.booleans(), seed=st.integers(0, 99),
+    sparsity=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    bias=st.booleans(), relu=st.booleans(), dense=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_linear_layers_of_any_size_agree(images, inputs, outputs, sparsity, bias, relu, seed):
+def test_linear_layers_of_any_size_agree(images, inputs, outputs, sparsity, bias, relu, dense, seed):
     rng = np.random.default_rng(seed)
-    layer = sparse.Linear(rows(outputs, inputs, sparsity, rng), normal(outputs) if bias else None, relu)
+    layer = sparse.Linear(rows(outputs, inputs, sparsity, rng), normal(outputs) if bias else None, relu, dense)
     assert_all_agree(sparse.Network([layer], (inputs,)), normal(images, inputs))
 
 
@@ -52,14 +53,14 @@ def test_linear_layers_of_any_size_agree(images, inputs, outputs, sparsity, bias
 @given(
     images=st.integers(1, 18), channels=st.integers(1, 4), outputs=st.integers(1, 5), height=st.integers(5, 12),
     width=st.integers(5, 20), kernel=st.integers(1, 4), stride=st.integers(1, 3), padding=st.integers(0, 2),
-    relu=st.booleans(), pool=st.integers(1, 2), mean=st.booleans(), seed=st.integers(0, 99),
+    relu=st.booleans(), pool=st.integers(1, 2), mean=st.booleans(), dense=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_convolutions_of_any_size_agree(
-    images, channels, outputs, height, width, kernel, stride, padding, relu, pool, mean, seed
+    images, channels, outputs, height, width, kernel, stride, padding, relu, pool, mean, dense, seed
 ):
     rng = np.random.default_rng(seed)
     weights = rows(outputs, channels * kernel**2, 0.7, rng)
-    layer = sparse.Convolution(weights, kernel, normal(outputs), stride, padding, relu, pool, mean)
+    layer = sparse.Convolution(weights, kernel, normal(outputs), stride, padding, relu, pool, mean, dense)
     if min(conv.output_size(size, kernel, stride, padding) for size in (height, width)) < pool:
         with pytest.raises(ValueError, match="leaves nothing"):
             sparse.Network([layer], (channels, height, width))
@@ -69,7 +70,7 @@ def test_convolutions_of_any_size_agree(
 
 def network(sparsity=0.8):
     layers = [
-        sparse.Convolution(rows(6, 9, 0.2), 3, normal(6), padding=1, relu=True, pool=2),
+        sparse.Convolution(rows(6, 9, 0.2), 3, normal(6), padding=1, relu=True, pool=2, dense=True),
         sparse.Convolution(rows(5, 54, sparsity), 3, normal(5), padding=1, relu=True, pool=2, mean=True),
         sparse.Convolution(rows(7, 45, sparsity), 3, None, stride=2),
         sparse.Linear(rows(12, 7 * 2 * 1, sparsity), normal(12), relu=True),

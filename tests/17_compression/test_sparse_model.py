@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinytorch import Tensor, backend, data, nn, zoo
-from tinytorch.compression import MagnitudePruner, measure_sparsity, to_sparse
+from tinytorch.compression import BreakEven, MagnitudePruner, measure_sparsity, to_sparse
 from tinytorch.zoo.evaluation import accuracy
 
 RNG = np.random.default_rng(2)
@@ -56,12 +56,27 @@ def test_right_answers_on_all_test_images_are_those_of_the_pruned_model():
 
 def test_what_is_stored_is_what_is_not_zero():
     model = pruned_cnn()
-    sparse, dense = to_sparse(model), measure_sparsity(model)
+    sparse, dense = to_sparse(model, BreakEven(0, 0)), measure_sparsity(model)
     assert [(r.path, r.weights, r.zeros) for r in sparse.report().layers] == [
         (r.path, r.weights, r.zeros) for r in dense.layers
     ]
     outputs = 16 + 32 + 64 + 128 + 10
     assert sparse.nbytes == 8 * (dense.weights - dense.zeros) + 4 * (outputs + 5) + 4 * outputs
+
+
+def test_layers_with_too_few_zeros_keep_them_and_the_report_says_so():
+    model = pruned_cnn()
+    first, *others = measure_sparsity(model).layers
+    assert first.sparsity < 0.6 < min(layer.sparsity for layer in others)
+    sparse = to_sparse(model, BreakEven(linear=0.1, convolution=0.6))
+    assert [layer.kind for layer in sparse.report().layers] == [
+        "Convolution, dense", "Convolution, sparse", "Convolution, sparse", "Linear, sparse", "Linear, sparse"
+    ]  # fmt: skip
+    assert "dense" in str(sparse.report())
+    all_sparse = to_sparse(model, BreakEven(0, 0))
+    assert sparse.nbytes - all_sparse.nbytes == 4 * first.weights - (8 * (first.weights - first.zeros) + 4 * 17)
+    x = data.fashion_mnist("test").images[:20]
+    np.testing.assert_allclose(sparse(x).data, all_sparse(x).data, rtol=1e-4, atol=1e-4)
 
 
 def test_the_model_is_left_alone():

@@ -8,10 +8,12 @@ from tinytorch.compression.schedule import GradualSchedule, OneShot
 from tinytorch.compression.semi_structured import SemiStructuredPruner, semi_structured_bytes
 from tinytorch.compression.sparse_layers import SparseConv2d, SparseLinear
 from tinytorch.compression.sparse_model import SparseModel, to_sparse
+from tinytorch.compression.sparse_or_dense import BreakEven, break_even, measure_break_even
 from tinytorch.compression.sparsity import measure_sparsity
 from tinytorch.compression.structured import prune_filters
 
 __all__ = [
+    "BreakEven",
     "GradualSchedule",
     "MagnitudePruner",
     "OneShot",
@@ -19,10 +21,12 @@ __all__ = [
     "SparseConv2d",
     "SparseLinear",
     "SparseModel",
+    "break_even",
     "distillation_loss",
     "factorize",
     "factorize_linear",
     "fine_tune",
+    "measure_break_even",
     "measure_sparsity",
     "prune_filters",
     "semi_structured_bytes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from tinytorch import nn
 from tinytorch.autograd import no_grad
+from tinytorch.compression.sparse_or_dense import BreakEven, break_even
 from tinytorch.compression.sparsity import LayerSparsity, Sparsity
 from tinytorch.kernels import sparse
 from tinytorch.nn.fuse import fold_batch_norm
@@ -64,13 +65,14 @@ class SparseModel(nn.Module):
         return super().train(False)
 
     def report(self) -> Sparsity:
-        """Return how many weights each layer has, and how many of them are not there."""
+        """Return how many weights each layer has, how many of them are zero, and which layers multiply them anyway."""
         layers = []
         for part in self._parts:
             if (layer := part.sparse) is not None:
                 weights = (len(layer.rows.indptr) - 1) * layer.rows.columns
                 zeros = weights - len(layer.rows.values)
-                layers.append(LayerSparsity(part.path, type(layer).__name__, weights, zeros))
+                kind = f"{type(layer).__name__}, {'dense' if layer.dense else 'sparse'}"
+                layers.append(LayerSparsity(part.path, kind, weights, zeros))
         return Sparsity(tuple(layers))
 
     @property
@@ -78,18 +80,26 @@ class SparseModel(nn.Module):
         """The bytes of all weights: of sparse layers values, indices, row pointers and biases."""
         total = 0
         for part in self._parts:
-            if part.sparse is not None:
-                total += part.sparse.rows.nbytes + (0 if part.sparse.bias is None else part.sparse.bias.nbytes)
+            if (layer := part.sparse) is not None:
+                weights = (len(layer.rows.indptr) - 1) * layer.rows.columns
+                total += 4 * weights if layer.dense else layer.rows.nbytes
+                total += 0 if layer.bias is None else layer.bias.nbytes
             elif part.dense is not None:
                 total += sum(array.nbytes for array in part.dense.state_dict().values())
         return total
 
 
-def to_sparse(model: nn.Sequential) -> SparseModel:
+def to_sparse(model: nn.Sequential, threshold: BreakEven | None = None) -> SparseModel:
     """Return a pruned model without its zeros; the model itself is left as it is, and shares no memory with it.
 
     Convolutions take the BatchNorm2d, ReLU and pooling behind them with them, linear layers the ReLU. What cannot be
-    sparse, such as a pooling alone, stays as it is between them.
+    sparse, such as a pooling alone, stays as it is between them. A layer with too few zeros for its sparse form to be
+    the faster one keeps them: `SparseModel.report` says which.
+
+    Parameters
+    ----------
+    threshold
+        The share of zeros from which on a layer is sparse; left out, `break_even()`, as it was measured here.
 
     Raises
     ------
@@ -121,7 +131,15 @@ def to_sparse(model: nn.Sequential) -> SparseModel:
     parts += [_Part("", None, copy.deepcopy(each)) for each in flatten]
     if all(part.sparse is None for part in parts):
         raise ValueError("there is nothing to make sparse: the model has no convolution and no linear layer")
-    return SparseModel(parts)
+    limit = break_even() if threshold is None else threshold
+    return SparseModel([_Part(part.path, _chosen(part.sparse, limit), part.dense) for part in parts])
+
+
+def _chosen(layer: sparse.Layer | None, threshold: BreakEven) -> sparse.Layer | None:
+    if layer is None:
+        return None
+    zeros = 1 - len(layer.rows.values) / max(1, (len(layer.rows.indptr) - 1) * layer.rows.columns)
+    return replace(layer, dense=zeros < threshold.of(layer))
 
 
 def _convolution(path: str, conv: nn.Conv2d, rest: LayerQueue) -> sparse.Convolution:

@@ -65,16 +65,20 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """rows (O, I): x (N, I) -> (N, O); then max(x, 0) if `relu`."""
+    """rows (O, I): x (N, I) -> (N, O); then max(x, 0) if `relu`.
+
+    If `dense`, compiled kernels multiply the zeros, too: where few weights are zero, that is faster.
+    """
 
     rows: Rows
     bias: np.ndarray | None = None
     relu: bool = False
+    dense: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Convolution:
-    """rows (O, C * k * k): x (N, C, H, W) -> (N, O, Ho, Wo); then max(x, 0) if `relu`, then pooling.
+    """rows (O, C * k * k): x (N, C, H, W) -> (N, O, Ho, Wo); then max(x, 0) if `relu`, then pooling. `dense`: as above.
 
     Pooling is by windows of side `pool` that do not overlap, of the largest number or, if `mean`, of the mean.
     """
@@ -87,6 +91,7 @@ class Convolution:
     relu: bool = False
     pool: int = 1
     mean: bool = False
+    dense: bool = False
 
     @property
     def in_channels(self) -> int:

@@ -5,7 +5,8 @@ once, repeated in every lane, and multiplies the slots that its output sums up o
 zeros cost nothing, and no number is gathered: what is read stands side by side.
 
 A row's weights are worked through in blocks of inputs that fit in the L1 cache together; between blocks the sums wait
-in memory.
+in memory. Layers of which too few weights are zero have a dense form, four output channels at a time that share what
+is read.
 """
 
 from __future__ import annotations
@@ -18,23 +19,16 @@ from typing import Any
 import numpy as np
 
 from tinytorch.kernels.compiled.jit import jit
-from tinytorch.kernels.compiled.simd import LANES, broadcast, either, load, store, where
+from tinytorch.kernels.compiled.panels import aligned, pack, unpack
+from tinytorch.kernels.compiled.simd import LANES, REGISTERS, broadcast, either, load, store, where
 from tinytorch.kernels.compiled.threads import parallel_for
-from tinytorch.kernels.compiled.tiles import (
-    add_corner,
-    add_outer_product,
-    load_spread,
-    load_tile,
-    repeat,
-    store_corner,
-    store_tile,
-    turn,
-    zeros,
-)
+from tinytorch.kernels.compiled.tiles import add_outer_product, load_spread, load_tile, repeat, store_tile, zeros
 from tinytorch.kernels.conv import output_size
-from tinytorch.kernels.sparse import Convolution, Linear, Network, Rows
+from tinytorch.kernels.sparse import Convolution, Layer, Linear, Network, Rows
 
 MOST = 8  # vectors of an output channel at a time
+GROUP = 4  # output channels at a time of a dense layer, and vectors of each: what the registers hold
+MOST_DENSE = 6 if REGISTERS == 32 else 2
 _L1 = 32768  # bytes, at least, of the fastest cache
 _MANY = 0.2  # share of weights from which on blocks pay: with fewer, their sums go to memory and back for too little
 
@@ -42,6 +36,7 @@ _MANY = 0.2  # share of weights from which on blocks pay: with fewer, their sums
 _NAMES = (
     "blocks",  # where its blocks begin in `bounds`, and how many they are
     "count",
+    "dense",  # 1 if zeros are multiplied, too
     "bias",  # where its numbers begin
     "source",  # place where the input begins, its margin included
     "pitch",  # from one row of it to the next
@@ -58,41 +53,45 @@ _NAMES = (
     "target_pitch",
 )
 (
-    BLOCKS, COUNT, BIAS, SOURCE, PITCH, STRIDE, ROWS, COLUMNS, CHANNELS, SUMS, RELU, POOL, MEAN, TARGET, TARGET_PLANE,
-    TARGET_PITCH,
+    BLOCKS, COUNT, DENSE, BIAS, SOURCE, PITCH, STRIDE, ROWS, COLUMNS, CHANNELS, SUMS, RELU, POOL, MEAN, TARGET,
+    TARGET_PLANE, TARGET_PITCH,
 ) = range(len(_NAMES))  # fmt: skip
 
 
 @cache
-def _multiplier(vectors: int):
-    """Compile the product for so many vectors of one output channel at a time."""
+def _multiplier(channels: int, vectors: int):
+    """Compile the product for so many vectors of so many output channels at a time, which share what they read."""
+    size = channels * vectors
 
     @jit
     def multiply(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch):
         """Write the sums of each output channel to memory[sums], channels `pitch` apart."""
-        step = s[STRIDE]
+        step, ones = s[STRIDE], repeat((broadcast(np.float32(1)),), vectors)
         for b in range(s[BLOCKS], s[BLOCKS] + s[COUNT]):
             for t in range(bounds[b], bounds[b + 1]):
-                o, start, stop = np.int64(tasks[t, 0]), np.int64(tasks[t, 1]), np.int64(tasks[t, 2])
+                o, start, stop, first = tasks[t, 0], tasks[t, 1], tasks[t, 2], tasks[t, 3]
                 place = sums + o * pitch
                 if b == s[BLOCKS]:
-                    tile = repeat((broadcast(bias[s[BIAS] + o]),), vectors)
-                else:
-                    tile = load_tile(memory, place, vectors)
+                    tile = add_outer_product(zeros(size), bias, s[BIAS] + o, 1, ones)
+                else:  # of one channel
+                    tile = load_tile(memory, place, size)
                 if step == LANES:
                     for k in range(start, stop):
                         row = load_tile(memory, source + np.int64(indices[k]) * width, vectors)
-                        tile = add_outer_product(tile, values, k, 0, row)
+                        tile = add_outer_product(tile, values, first + (k - start) * channels, 1, row)
                 else:
                     for k in range(start, stop):
                         row = load_spread(memory, source + np.int64(indices[k]) * width, step, vectors)
-                        tile = add_outer_product(tile, values, k, 0, row)
-                store_tile(tile, memory, place, 0, vectors)
+                        tile = add_outer_product(tile, values, first + (k - start) * channels, 1, row)
+                store_tile(tile, memory, place, pitch, vectors)
 
     return multiply
 
 
-_1, _2, _3, _4, _5, _6, _7, _8 = (_multiplier(n) for n in range(1, MOST + 1))
+_1, _2, _3, _4, _5, _6, _7, _8 = (_multiplier(1, n) for n in range(1, MOST + 1))
+_dense_1, _dense_2, _dense_3, _dense_4, _dense_5, _dense_6 = (
+    _multiplier(GROUP, min(n, MOST_DENSE)) for n in range(1, 7)
+)
 
 
 @jit
@@ -113,6 +112,22 @@ def _multiply(vectors, bounds, tasks, indices, values, bias, s, width, memory, s
         _2(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
     else:
         _1(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+
+
+@jit
+def _multiply_dense(vectors, bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch):
+    if vectors == 6:
+        _dense_6(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    elif vectors == 5:
+        _dense_5(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    elif vectors == 4:
+        _dense_4(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    elif vectors == 3:
+        _dense_3(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    elif vectors == 2:
+        _dense_2(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+    else:
+        _dense_1(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
 
 
 @jit
@@ -139,64 +154,30 @@ def _finish(s, width, memory, y):
 
 
 @jit
-def _pack(x, first, count, shape, width, memory, inner, plane, pitch):
-    """Copy images first ... first + count - 1 of x, feature by feature; of `width` lanes the rest become zero."""
-    channels, height, run = shape
-    size = channels * height * run
-    for g in range(0, width, LANES):
-        rows = min(max(count - g, 0), LANES)
-        for c in range(channels):
-            for y in range(height):
-                source = (first + g) * size + (c * height + y) * run
-                target = inner + c * plane + y * pitch + g
-                for f in range(0, run, LANES):
-                    if rows == LANES and f + LANES <= run:
-                        tile = turn(load_spread(x, source + f, size, LANES))
-                        store_tile(tile, memory, target + f * width, width, 1)
-                    else:
-                        tile = turn(add_corner(zeros(LANES), x, source + f, size, rows, run - f, 1))
-                        store_corner(tile, memory, target + f * width, width, run - f, LANES, 1)
-
-
-@jit
-def _unpack(memory, source, width, first, count, size, out):
-    """Copy `size` features of `count` images to rows of out."""
-    for g in range(0, count, LANES):
-        for f in range(0, size, LANES):
-            tile = turn(load_spread(memory, source + f * width + g, width, LANES))
-            store_corner(tile, out, (first + g) * size + f, size, count - g, size - f, 1)
-
-
-@jit
 def run(table, bounds, tasks, indices, values, bias, shape, places, x, memory, out, start, stop):
     """Compute the parts start ... stop - 1 of `width` images each."""
     width, total, inner, plane, pitch, last, size = places
     for part in range(start, stop):
         first = part * width
         count = min(width, total - first)
-        _pack(x, first, count, shape, width, memory, inner, plane, pitch)
+        pack(x, first, count, shape, width, memory, inner, plane, pitch)
         for i in range(len(table)):
             s = table[i]
             vectors = s[COLUMNS] * width // LANES
-            chunks = -(-vectors // MOST)
+            chunks = -(-vectors // (MOST_DENSE if s[DENSE] else MOST))
             for y in range(s[ROWS]):
                 source, sums = s[SOURCE] + y * s[PITCH], s[SUMS] + y % s[POOL] * vectors * LANES
                 for c in range(chunks):
                     v, end = vectors * c // chunks, vectors * (c + 1) // chunks
-                    _multiply(
-                        end - v, bounds, tasks, indices, values, bias, s, width, memory, source + v * s[STRIDE],
-                        sums + v * LANES, s[POOL] * vectors * LANES,
-                    )  # fmt: skip
+                    from_here, to_here, apart = source + v * s[STRIDE], sums + v * LANES, s[POOL] * vectors * LANES
+                    arguments = bounds, tasks, indices, values, bias, s, width, memory, from_here, to_here, apart
+                    if s[DENSE]:
+                        _multiply_dense(end - v, *arguments)
+                    else:
+                        _multiply(end - v, *arguments)
                 if y % s[POOL] == s[POOL] - 1 and s[SUMS] != s[TARGET]:
                     _finish(s, width, memory, y - s[POOL] + 1)
-        _unpack(memory, last, width, first, count, size, out)
-
-
-def _aligned(make: Any, size: int) -> np.ndarray:
-    """Make an array that begins where a line of the cache begins: a vector across two lines is read twice."""
-    memory = make(size + 16, np.float32)
-    start = -memory.ctypes.data % 64 // 4
-    return memory[start : start + size]
+        unpack(memory, last, width, first, count, size, out)
 
 
 def _density(rows: Rows) -> float:
@@ -232,6 +213,7 @@ class _Builder:
         for step in steps:
             straight = step["pool"] == 1 and not step["relu"] and step["rows"] == 1
             straight = straight and step["target_plane"] == step["columns"] * width
+            straight = straight and not (step["dense"] and step["channels"] % GROUP)
             step["sums"] = step["target"] if straight else step["sums"]
         self.first, self.last, self.features = steps[0], place, math.prod(shape)
         self.table = np.array([[step[name] for name in _NAMES] for step in steps], np.int64)
@@ -241,25 +223,42 @@ class _Builder:
         self.size += slots * self.width
         return start
 
-    def _add(self, rows: Rows, bias: np.ndarray | None, slots: np.ndarray, block: int) -> dict[str, int]:
+    def _add(self, layer: Layer, slots: np.ndarray, block: int) -> dict[str, int]:
         """Take a layer's weights, their slots, and how many columns of the dense weight make a block."""
-        starts, outputs = np.arange(0, rows.columns, block), len(rows.indptr) - 1
-        offset = sum(map(len, self.values))
-        first = len(self.bounds) - 1
+        rows, outputs = layer.rows, len(layer.rows.indptr) - 1
+        place = {"blocks": len(self.bounds) - 1, "dense": int(layer.dense), "bias": sum(map(len, self.bias))}
+        bias = np.zeros(outputs, np.float32) if layer.bias is None else layer.bias.astype(np.float32)
+        self.bias.append(np.pad(bias, (0, -outputs % GROUP)))
+        if layer.dense:
+            self._add_dense(rows.to_dense(), slots)
+            return place | {"count": 1}
+        starts, offset = np.arange(0, rows.columns, block), sum(map(len, self.indices))
+        first = sum(map(len, self.values)) - offset
         # where each row's weights of each block begin: searched in row * columns + column, which rises throughout
         keys = np.repeat(np.arange(outputs), np.diff(rows.indptr)) * rows.columns + rows.indices
         edges = np.searchsorted(keys, np.arange(outputs)[:, None] * rows.columns + np.append(starts, rows.columns))
         for b in range(len(starts)):
-            tasks = np.stack([np.arange(outputs), offset + edges[:, b], offset + edges[:, b + 1]], axis=1)
-            if b:
-                tasks = tasks[tasks[:, 2] > tasks[:, 1]]  # the first block begins every sum, also an empty one
-            self.tasks.append(tasks)
-            self.bounds.append(self.bounds[-1] + len(tasks))
-        start = sum(map(len, self.bias))
-        self.bias.append(np.zeros(outputs, np.float32) if bias is None else bias.astype(np.float32))
+            start, stop = offset + edges[:, b], offset + edges[:, b + 1]
+            tasks = np.stack([np.arange(outputs), start, stop, first + start], axis=1)
+            # the first block begins every sum, also an empty one
+            self._add_block(tasks if b == 0 else tasks[stop > start])
         self.values.append(rows.values)
         self.indices.append(slots[rows.indices])
-        return {"blocks": first, "count": len(starts), "bias": start}
+        return place | {"count": len(starts)}
+
+    def _add_dense(self, weight: np.ndarray, slots: np.ndarray) -> None:
+        """The same for all weights (O, K): those of GROUP channels stand side by side, one group behind the other."""
+        padded = np.pad(weight, ((0, -len(weight) % GROUP), (0, 0)))
+        groups, start = padded.reshape(-1, GROUP, len(slots)), sum(map(len, self.indices))
+        first = sum(map(len, self.values)) + np.arange(len(groups)) * GROUP * len(slots)
+        one = np.ones(len(groups), np.int64)
+        self._add_block(np.stack([np.arange(len(groups)) * GROUP, start * one, (start + len(slots)) * one, first], 1))
+        self.values.append(groups.transpose(0, 2, 1).reshape(-1))
+        self.indices.append(slots)
+
+    def _add_block(self, tasks: np.ndarray) -> None:
+        self.tasks.append(tasks)
+        self.bounds.append(self.bounds[-1] + len(tasks))
 
     def _block(self, rows: Rows, unit: int, unit_bytes: int) -> int:
         """Return the columns of a block: whole units, as many as fit in the cache, or all where blocks do not pay."""
@@ -268,9 +267,9 @@ class _Builder:
     def _linear(self, layer: Linear) -> tuple[dict[str, int], tuple[int, int, int]]:
         inputs, outputs = layer.rows.columns, len(layer.rows.indptr) - 1
         source, line = self._place(inputs), self.width
-        step = self._add(layer.rows, layer.bias, np.arange(inputs), self._block(layer.rows, 1, 4 * line))
+        step = self._add(layer, np.arange(inputs), self._block(layer.rows, 1, 4 * line))
         step |= {"source": source, "inner": source, "plane": line, "line": line, "pitch": 0, "stride": LANES}
-        step |= {"rows": 1, "columns": 1, "channels": outputs, "sums": self._place(outputs)}
+        step |= {"rows": 1, "columns": 1, "channels": outputs, "sums": self._place(outputs + GROUP)}
         return step | {"relu": int(layer.relu), "pool": 1, "mean": 0}, (outputs, 1, 1)
 
     def _convolution(self, layer: Convolution, shape: tuple[int, ...]) -> tuple[dict[str, int], tuple[int, int, int]]:
@@ -283,10 +282,10 @@ class _Builder:
         c, i, j = np.unravel_index(np.arange(layer.rows.columns), (channels, kernel, kernel))
         vectors = -(-columns // -(-columns // MOST))
         seen = kernel * ((vectors - 1) * layer.stride + kernel) * 4 * self.width  # bytes of a channel that a sum reads
-        step = self._add(layer.rows, layer.bias, (c * high + i) * wide + j, self._block(layer.rows, kernel**2, seen))
+        step = self._add(layer, (c * high + i) * wide + j, self._block(layer.rows, kernel**2, seen))
         step |= {"source": source, "inner": source + padding * (line + self.width), "plane": plane, "line": line}
         step |= {"pitch": layer.stride * line, "stride": layer.stride * self.width, "rows": rows, "columns": columns}
-        step |= {"channels": outputs, "sums": self._place(outputs * pool * columns), "relu": int(layer.relu)}
+        step |= {"channels": outputs, "sums": self._place((outputs + GROUP) * pool * columns), "relu": int(layer.relu)}
         return step | {"pool": pool, "mean": int(layer.mean)}, (outputs, rows // pool, columns // pool)
 
 
@@ -300,8 +299,8 @@ class Program:
     def _build(self, width: int) -> Any:
         if width not in self._built:
             b = _Builder(self._network, width)
-            joined = np.concatenate(b.tasks).astype(np.int32), np.concatenate(b.indices).astype(np.int32)
-            arrays = b.table, np.array(b.bounds), *joined, np.concatenate(b.values), np.concatenate(b.bias)
+            indices, values = np.concatenate(b.indices).astype(np.int32), np.concatenate(b.values)
+            arrays = b.table, np.array(b.bounds), np.concatenate(b.tasks), indices, values, np.concatenate(b.bias)
             self._built[width] = b, arrays
         return self._built[width]
 
@@ -316,7 +315,7 @@ class Program:
         """Return what `Network.__call__` promises."""
         builder, arrays = self._build(self._width(len(x)))
         first, width = builder.first, builder.width
-        out = _aligned(np.empty, len(x) * builder.features).reshape(len(x), *self._network.output_shape)
+        out = aligned(np.empty, len(x) * builder.features).reshape(len(x), *self._network.output_shape)
         places = width, len(x), first["inner"], first["plane"], first["line"], builder.last, builder.features
         x, flat = np.ascontiguousarray(x).reshape(-1), out.reshape(-1)
         parallel_for(self._part, -(-len(out) // width), builder, arrays, places, x, flat)
@@ -325,6 +324,6 @@ class Program:
     def _part(self, builder: _Builder, arrays: Any, places: Any, x: np.ndarray, out: np.ndarray, *part: int) -> None:
         name = f"of_{builder.width}"
         if (memory := getattr(self._local, name, None)) is None:  # threads that share a program must not share memory
-            memory = _aligned(np.zeros, builder.size)
+            memory = aligned(np.zeros, builder.size)
             setattr(self._local, name, memory)
         run(*arrays, builder.shape, places, x, memory, out, *part)
