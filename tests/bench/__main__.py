@@ -34,6 +34,7 @@ RUNS: dict[str, tuple[Callable[[np.random.Generator, float], training.Rows], flo
     "15_fused": (partial(over_launches, "tests.bench.fused"), 60.0, False),
     "16_int8": (partial(over_launches, "tests.bench.quantization"), 120.0, True),
     "16_accuracy": (quantized_accuracy.accuracy_16, 150.0, False),
+    "17_sparse": (partial(over_launches, "tests.bench.sparsity"), 150.0, True),
     "19_timer": (timer.timer_19, 90.0, False),
     "19_profiler": (profiler.profiler, 60.0, False),
 }
@@ -53,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     skipped = [name for name in chosen if RUNS[name][2] and not _has_peers()]
     if skipped:
         print(
-            f'without PyTorch and onnxruntime, not measured: {", ".join(skipped)}. Get them: pip install -e ".[bench]"',
+            f"without its peers, PyTorch among them, not measured: {', '.join(skipped)}. "
+            'Get them: pip install -e ".[bench]"',
             file=sys.stderr,
         )
     with threadpool_limits(1):
@@ -92,7 +94,7 @@ def _value(row: Mapping[str, Any]) -> str:
 
 
 def _has_peers() -> bool:
-    if not all(importlib.util.find_spec(name) for name in ("torch", "onnx", "onnxruntime")):
+    if not all(importlib.util.find_spec(name) for name in ("torch", "onnx", "onnxruntime", "scipy")):
         return False
     import torch
 
