@@ -3,15 +3,11 @@
 import importlib
 import os
 import platform
-import subprocess
-import sys
 
 import numpy as np
-import pytest
 from threadpoolctl import threadpool_limits
 
 import tinytorch
-from tinytorch.profiling.timing import environment
 from tinytorch.profiling.timing.environment import Environment, machine
 from tinytorch.profiling.timing.timer import Timer
 
@@ -62,24 +58,3 @@ def test_what_is_stored_beside_a_timing_has_its_old_keys():
 def test_fewer_cores_than_the_machine_has_are_told():
     here = Environment("A CPU", 8, 2, "openblas Haswell", 1, "3.11.7", "2.4.6", "numba", 1)
     assert str(here).startswith("A CPU, 2 of 8 cores; BLAS openblas Haswell, 1 thread;")
-
-
-@pytest.mark.parametrize("error", [FileNotFoundError("sysctl"), subprocess.TimeoutExpired("sysctl", 5)])
-def test_a_mac_that_does_not_tell_its_processor_is_no_error(monkeypatch, tmp_path, error):
-    def fails(*args, **options):
-        raise error
-
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(environment, "_LINUX", tmp_path / "nothing")
-    monkeypatch.setattr(subprocess, "run", fails)
-    assert environment.cpu_name() == (platform.processor() or platform.machine())
-
-
-def test_linux_names_the_processor_or_at_least_its_kind(monkeypatch, tmp_path):
-    info = tmp_path / "cpuinfo"
-    monkeypatch.setattr(environment, "_LINUX", info)
-    monkeypatch.setattr(sys, "platform", "linux")
-    info.write_text("processor\t: 0\nmodel name\t: A Processor @ 3 GHz\nflags\t: x\nmodel name\t: A Processor\n")
-    assert environment.cpu_name() == "A Processor @ 3 GHz"
-    info.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")  # as on Arm
-    assert environment.cpu_name() == (platform.processor() or platform.machine())

@@ -82,6 +82,16 @@ def test_recording_a_run_leaves_the_others_and_names_the_machine(tmp_path):
     assert f"{os.cpu_count()} cores, BLAS " in rows["study/x"].source
 
 
+def test_the_runs_of_a_study_stand_beside_the_measurements(tmp_path):
+    measurements, study = tmp_path / "measured.json", tmp_path / "study.json"
+    measurements.write_text(json.dumps({"core": RUN}))
+    study.write_text(json.dumps({"17_study": RUN | {"values": {"epoch": [1.3, 1.4]}}}))
+    rows = results.rows(measurements, study, cards=tmp_path / "none")
+    assert list(rows) == ["core/epoch", "core/parameters", "17_study/epoch", "17_study/parameters"]
+    with pytest.raises(ValueError, match=r"study\.json has runs that another file has, too: 17_study"):
+        results.rows(study, study, cards=tmp_path / "none")
+
+
 def test_a_models_card_is_a_run(tmp_path):
     accuracy = {"value": 92.61, "unit": "%", "what": "right answers"}
     card = {"name": "reference_cnn", "parameters": 98666, "rows": {"accuracy": accuracy}, "seed": 0}

@@ -10,8 +10,9 @@
 
 In Markdown ``<!-- results:core/cnn_* -->`` on a line of its own opens a table of the rows so named, and in a sentence
 ``<!-- results:core/cnn_epoch -->`` opens one value; ``<!-- /results -->`` closes both. What stands between them is
-written by ``python -m tinytorch.book.results write``; ``check`` fails where it is stale. Each model of the zoo is a run
-too: ``zoo-reference_cnn/accuracy`` is a number on its card.
+written by ``python -m tinytorch.book.results write``; ``check`` fails where it is stale. A study of a chapter keeps its
+run in a file of the same form inside the package, beside its models. Each model of the zoo is a run too:
+``zoo-reference_cnn/accuracy`` is a number on its card.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.profiling.timing.environment import machine
+from tinytorch.kernels.machine import machine
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "chapters" / "measured.json"
+PUBLISHED = (MEASURED, ROOT / "tinytorch" / "compression" / "study" / "results.json")
 CARDS = ROOT / "tinytorch" / "zoo" / "weights"
 
 _MARKED = re.compile(r"(<!-- results:(\S+) -->)(.*?)(<!-- /results -->)", re.DOTALL)
@@ -76,16 +78,21 @@ class Row:
         return np.format_float_positional(value, precision=self.digits, unique=False, fractional=False, trim="-")
 
 
-def rows(path: Path = MEASURED, cards: Path = CARDS) -> dict[str, Row]:
-    """Return every published number, of the file of measurements and of the models' cards, by its name, ``run/row``.
+def rows(*paths: Path, cards: Path = CARDS) -> dict[str, Row]:
+    """Return every published number, of the files of measurements and of the models' cards, by its name, ``run/row``.
+
+    Parameters
+    ----------
+    paths
+        The files of measurements; without any, all that are published.
 
     Raises
     ------
     ValueError
-        If a row lacks something or has something else; the message names it.
+        If a row lacks something or has something else, or two files have a run of one name; the message names it.
     """
     result = {}
-    for run, entry in _read(path).items():
+    for run, entry in _runs(paths or PUBLISHED).items():
         for name, row in entry["rows"].items():
             try:
                 result[f"{run}/{name}"] = Row(**row, **{key: entry[key] for key in ("command", "date", "machine")})
@@ -132,6 +139,16 @@ def record(run: str, command: str, rows: Mapping[str, Mapping[str, Any]], path: 
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8", newline="\n")
     temporary.replace(path)
+
+
+def _runs(paths: Iterable[Path]) -> dict[str, Any]:
+    runs: dict[str, Any] = {}
+    for path in paths:
+        found = _read(path)
+        if twice := sorted(found.keys() & runs.keys()):
+            raise ValueError(f"{path} has runs that another file has, too: {', '.join(twice)}")
+        runs |= found
+    return runs
 
 
 def _read(path: Path) -> dict[str, Any]:
