@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from tinytorch.compression.study.points import points
-from tinytorch.compression.study.run import RUN, Interrupted, study
+from tinytorch.compression.study.run import RUN, study
 from tinytorch.compression.study.shipped import FOLDER
 from tinytorch.data import DataError
+from tinytorch.zoo.training import Interrupted
 
 
 def main(argv: list[str] | None = None) -> int:

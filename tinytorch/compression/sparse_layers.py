@@ -54,7 +54,7 @@ class _SparseLayer(nn.Module):
     @property
     def sparsity(self) -> float:
         """The share of weights that are zero, and not there."""
-        return 1 - len(self.values) / ((len(self.indptr) - 1) * self._columns)
+        return self.rows.sparsity
 
     @property
     def nbytes(self) -> int:
@@ -97,7 +97,7 @@ class SparseLinear(_SparseLayer):
 
     def __init__(self, rows: sparse.Rows, bias: np.ndarray | None = None) -> None:
         super().__init__(rows, bias)
-        self.in_features, self.out_features = rows.columns, len(rows.indptr) - 1
+        self.in_features, self.out_features = rows.columns, rows.outputs
 
     @classmethod
     def from_dense(cls, linear: nn.Linear) -> Self:
@@ -149,7 +149,7 @@ class SparseConv2d(_SparseLayer):
         self, rows: sparse.Rows, kernel_size: int, bias: np.ndarray | None = None, stride: int = 1, padding: int = 0
     ) -> None:
         super().__init__(rows, bias)
-        self.in_channels, self.out_channels = rows.columns // kernel_size**2, len(rows.indptr) - 1
+        self.in_channels, self.out_channels = rows.columns // kernel_size**2, rows.outputs
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     @classmethod

@@ -69,7 +69,7 @@ class SparseModel(nn.Module):
         layers = []
         for part in self._parts:
             if (layer := part.sparse) is not None:
-                weights = (len(layer.rows.indptr) - 1) * layer.rows.columns
+                weights = layer.rows.size
                 zeros = weights - len(layer.rows.values)
                 kind = f"{type(layer).__name__}, {'dense' if layer.dense else 'sparse'}"
                 layers.append(LayerSparsity(part.path, kind, weights, zeros))
@@ -81,8 +81,7 @@ class SparseModel(nn.Module):
         total = 0
         for part in self._parts:
             if (layer := part.sparse) is not None:
-                weights = (len(layer.rows.indptr) - 1) * layer.rows.columns
-                total += 4 * weights if layer.dense else layer.rows.nbytes
+                total += 4 * layer.rows.size if layer.dense else layer.rows.nbytes
                 total += 0 if layer.bias is None else layer.bias.nbytes
             elif part.dense is not None:
                 total += sum(array.nbytes for array in part.dense.state_dict().values())
@@ -138,8 +137,7 @@ def to_sparse(model: nn.Sequential, threshold: BreakEven | None = None) -> Spars
 def _chosen(layer: sparse.Layer | None, threshold: BreakEven) -> sparse.Layer | None:
     if layer is None:
         return None
-    zeros = 1 - len(layer.rows.values) / max(1, (len(layer.rows.indptr) - 1) * layer.rows.columns)
-    return replace(layer, dense=zeros < threshold.of(layer))
+    return replace(layer, dense=layer.rows.sparsity < threshold.of(layer))
 
 
 def _convolution(path: str, conv: nn.Conv2d, rest: LayerQueue) -> sparse.Convolution:

@@ -53,9 +53,24 @@ class Rows:
 
     def to_dense(self) -> np.ndarray:
         """Return the matrix."""
-        dense = np.zeros((len(self.indptr) - 1, self.columns), np.float32)
+        dense = np.zeros((self.outputs, self.columns), np.float32)
         dense[np.repeat(np.arange(len(dense)), np.diff(self.indptr)), self.indices] = self.values
         return dense
+
+    @property
+    def outputs(self) -> int:
+        """The number of rows."""
+        return len(self.indptr) - 1
+
+    @property
+    def size(self) -> int:
+        """The number of weights, those that are zero included."""
+        return self.outputs * self.columns
+
+    @property
+    def sparsity(self) -> float:
+        """The share of weights that are zero, and not there."""
+        return 1 - len(self.values) / max(1, self.size)
 
     @property
     def nbytes(self) -> int:
@@ -104,7 +119,7 @@ Layer = Linear | Convolution
 
 def _product(rows: Rows, inputs: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """Multiply (O, I) by inputs (I, M) and add bias (O,): each row takes those rows of the inputs that it needs."""
-    out = np.zeros((len(rows.indptr) - 1, inputs.shape[1]), np.float32)
+    out = np.zeros((rows.outputs, inputs.shape[1]), np.float32)
     for o, (start, stop) in enumerate(zip(rows.indptr, rows.indptr[1:], strict=False)):
         if stop > start:
             out[o] = rows.values[start:stop] @ inputs[rows.indices[start:stop]]
@@ -112,7 +127,7 @@ def _product(rows: Rows, inputs: np.ndarray, bias: np.ndarray | None) -> np.ndar
 
 
 def _naive_product(rows: Rows, inputs: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    out = np.zeros((len(rows.indptr) - 1, inputs.shape[1]), np.float32)
+    out = np.zeros((rows.outputs, inputs.shape[1]), np.float32)
     for o, m in np.ndindex(*out.shape):
         total = 0.0 if bias is None else float(bias[o])
         for n in range(rows.indptr[o], rows.indptr[o + 1]):
@@ -137,7 +152,7 @@ def _run(x: np.ndarray, layer: Layer, product: Any) -> np.ndarray:
     size = [output_size(n, layer.kernel, layer.stride, layer.padding) for n in x.shape[2:]]
     out = (
         product(layer.rows, _patches(x, layer), layer.bias)
-        .reshape(len(layer.rows.indptr) - 1, len(x), *size)
+        .reshape(layer.rows.outputs, len(x), *size)
         .transpose(1, 0, 2, 3)
     )
     out = np.maximum(out, 0) if layer.relu else out
@@ -153,7 +168,7 @@ def _output_shape(layers: tuple[Layer, ...], shape: tuple[int, ...]) -> tuple[in
     if not layers:
         raise ValueError("a network needs at least one layer")
     for place, layer in enumerate(layers):
-        here, outputs = f"layer {place}, {type(layer).__name__},", len(layer.rows.indptr) - 1
+        here, outputs = f"layer {place}, {type(layer).__name__},", layer.rows.outputs
         if isinstance(layer, Linear):
             if math.prod(shape) != layer.rows.columns:
                 raise ValueError(f"{here} takes ({layer.rows.columns},), not {shape}")

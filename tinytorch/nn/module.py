@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -163,3 +164,15 @@ class Sequential(Module):
         for layer in self:
             x = layer(x)
         return x
+
+
+@contextmanager
+def evaluation(model: Module) -> Iterator[None]:
+    """Put a model into evaluation mode for a while; afterwards each of its modules has the mode that it had."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training

@@ -12,19 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch import nn, optim
-from tinytorch.autograd import no_grad
-from tinytorch.data import Images, shuffled
-from tinytorch.kernels.progress import progress_bar
+from tinytorch import nn
+from tinytorch.data import Images
 from tinytorch.nn.functional import cross_entropy
 from tinytorch.quantization.blocks import Block, split
 from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear
 from tinytorch.quantization.model import QuantizedLayer, QuantizedModel
 from tinytorch.quantization.observers import MSEObserver, Observer
 from tinytorch.quantization.qat_layers import QATConv2d, QATDequantize, QATLinear, QATPool2d, QATQuantize
-from tinytorch.quantization.quantizer import INT8Quantizer, evaluation
+from tinytorch.quantization.quantizer import INT8Quantizer
 from tinytorch.quantization.tensor import QParams
 from tinytorch.tensor import Tensor
+from tinytorch.zoo.fitting import fit
 
 
 def prepare_qat(
@@ -131,51 +130,15 @@ def train_qat(
     FloatingPointError
         If the loss is not finite: the learning rate is too high.
     """
-    images, labels = np.asarray(data[0]), np.asarray(data[1])
-    if images.dtype != np.float32:
-        raise TypeError(f"images have to be float32, not {images.dtype}")
-    if not len(images) or len(images) != len(labels):
-        raise ValueError(f"training takes images, and a label for each: got {len(images)} and {len(labels)}")
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs and batch_size must be 1 or more, got {epochs} and {batch_size}")
-    optimizer = optim.AdamW(prepared.parameters(), lr, weight_decay=0.0)
-    steps = -(-len(images) // batch_size)
-    bar = progress_bar(total=epochs * steps, desc="training", unit="batch", delay=1, disable=not progress)
-    losses = []
-    prepared.train()
-    try:
-        wanted = None if teacher is None else _outputs(teacher, images, batch_size)
-        for _ in range(epochs):
-            total = 0.0
-            for chosen in shuffled(len(images), batch_size, rng):
-                outputs = prepared(Tensor(images[chosen]))
-                loss = cross_entropy(outputs, labels[chosen])
-                if wanted is not None:
-                    loss = loss + ((outputs - wanted[chosen]) ** 2).mean()
-                if not np.isfinite(loss.item()):
-                    raise FloatingPointError(
-                        f"the loss is {loss.item()} at step {optimizer.steps}: prepare anew, train with a lower lr"
-                    )
-                optimizer.zero_grad()
-                loss.backward()
-                optim.clip_grad_norm_(optimizer.params, 1.0)
-                optimizer.lr = lr * optim.warmup_cosine(optimizer.steps, epochs * steps)
-                optimizer.step()
-                total += loss.item() * len(chosen)
-                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
-                bar.update()
-            losses.append(total / len(images))
-    finally:
-        bar.close()
-        prepared.eval()
-    return losses
 
+    def loss_of(outputs: Tensor, labels: np.ndarray, wanted: np.ndarray | None) -> Tensor:
+        loss = cross_entropy(outputs, labels)
+        return loss if wanted is None else loss + ((outputs - wanted) ** 2).mean()
 
-@no_grad()
-def _outputs(model: nn.Module, images: np.ndarray, batch_size: int) -> np.ndarray:
-    with evaluation(model):
-        starts = range(0, len(images), batch_size)
-        return np.concatenate([model(Tensor(images[start : start + batch_size])).data for start in starts])
+    return fit(
+        prepared, data, loss_of, teacher=teacher, epochs=epochs, lr=lr, batch_size=batch_size, rng=rng,
+        progress=progress,
+    )  # fmt: skip
 
 
 def convert_qat(prepared: nn.Module) -> QuantizedModel:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from tinytorch import nn
 from tinytorch.autograd import no_grad
 from tinytorch.kernels.progress import progress_bar
+from tinytorch.nn.module import evaluation
 from tinytorch.quantization.affine import LARGEST
 from tinytorch.quantization.blocks import Block, split
 from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d
@@ -205,18 +205,6 @@ class _Mean:
     @property
     def value(self) -> np.ndarray:
         return self._total / self._count
-
-
-@contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode for a while; afterwards each of its modules has the mode that it had."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 def _batches(data: Any, batch_size: int, progress: bool) -> Iterator[np.ndarray]:

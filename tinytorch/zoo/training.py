@@ -18,7 +18,7 @@ _SAVE_SECONDS = 30.0
 
 
 class Interrupted(RuntimeError):
-    """Training was stopped; the message says where the checkpoint is and how to go on."""
+    """Training was stopped; the message says how to go on from what was kept."""
 
 
 def train(

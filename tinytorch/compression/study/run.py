@@ -18,13 +18,10 @@ from tinytorch.kernels.machine import machine
 from tinytorch.kernels.progress import progress_bar
 from tinytorch.zoo import files
 from tinytorch.zoo.evaluation import accuracy
+from tinytorch.zoo.training import Interrupted
 
 RUN = "17_study"
 COMMAND = "python -m tinytorch.compression study"
-
-
-class Interrupted(RuntimeError):
-    """The study was stopped; the message says how to go on."""
 
 
 def study(only: Iterable[str] = (), seeds: int = 3, resume: bool = False, folder: Path = FOLDER) -> dict[str, Any]:

@@ -95,39 +95,39 @@ _dense_1, _dense_2, _dense_3, _dense_4, _dense_5, _dense_6 = (
 
 
 @jit
-def _multiply(vectors, bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch):
+def _multiply(vectors, *arguments):
     if vectors == 8:
-        _8(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _8(*arguments)
     elif vectors == 7:
-        _7(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _7(*arguments)
     elif vectors == 6:
-        _6(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _6(*arguments)
     elif vectors == 5:
-        _5(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _5(*arguments)
     elif vectors == 4:
-        _4(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _4(*arguments)
     elif vectors == 3:
-        _3(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _3(*arguments)
     elif vectors == 2:
-        _2(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _2(*arguments)
     else:
-        _1(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _1(*arguments)
 
 
 @jit
-def _multiply_dense(vectors, bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch):
+def _multiply_dense(vectors, *arguments):
     if vectors == 6:
-        _dense_6(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _dense_6(*arguments)
     elif vectors == 5:
-        _dense_5(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _dense_5(*arguments)
     elif vectors == 4:
-        _dense_4(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _dense_4(*arguments)
     elif vectors == 3:
-        _dense_3(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _dense_3(*arguments)
     elif vectors == 2:
-        _dense_2(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _dense_2(*arguments)
     else:
-        _dense_1(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch)
+        _dense_1(*arguments)
 
 
 @jit
@@ -180,20 +180,13 @@ def run(table, bounds, tasks, indices, values, bias, shape, places, x, memory, o
         unpack(memory, last, width, first, count, size, out)
 
 
-def _density(rows: Rows) -> float:
-    """Return the share of weights that are not zero."""
-    return len(rows.values) / max(1, (len(rows.indptr) - 1) * rows.columns)
-
-
 class _Builder:
     """Tables and places of a network for panels of `width` images."""
 
     def __init__(self, network: Network, width: int) -> None:
         self.width, self.size = width, 0
-        image = network.input_shape
-        self.shape = image if len(image) == 3 else (1, 1, math.prod(image))
-        if not isinstance(network.layers[0], Convolution):
-            self.shape = (1, 1, math.prod(image))
+        is_image = isinstance(network.layers[0], Convolution)
+        self.shape = network.input_shape if is_image else (1, 1, math.prod(network.input_shape))
         self.bounds = [0]
         self.tasks, self.indices, self.values, self.bias = (list[np.ndarray]() for _ in range(4))
         steps: list[dict[str, int]] = []
@@ -225,7 +218,7 @@ class _Builder:
 
     def _add(self, layer: Layer, slots: np.ndarray, block: int) -> dict[str, int]:
         """Take a layer's weights, their slots, and how many columns of the dense weight make a block."""
-        rows, outputs = layer.rows, len(layer.rows.indptr) - 1
+        rows, outputs = layer.rows, layer.rows.outputs
         place = {"blocks": len(self.bounds) - 1, "dense": int(layer.dense), "bias": sum(map(len, self.bias))}
         bias = np.zeros(outputs, np.float32) if layer.bias is None else layer.bias.astype(np.float32)
         self.bias.append(np.pad(bias, (0, -outputs % GROUP)))
@@ -262,10 +255,10 @@ class _Builder:
 
     def _block(self, rows: Rows, unit: int, unit_bytes: int) -> int:
         """Return the columns of a block: whole units, as many as fit in the cache, or all where blocks do not pay."""
-        return max(1, _L1 // unit_bytes) * unit if _density(rows) >= _MANY else max(1, rows.columns)
+        return max(1, _L1 // unit_bytes) * unit if rows.sparsity <= 1 - _MANY else max(1, rows.columns)
 
     def _linear(self, layer: Linear) -> tuple[dict[str, int], tuple[int, int, int]]:
-        inputs, outputs = layer.rows.columns, len(layer.rows.indptr) - 1
+        inputs, outputs = layer.rows.columns, layer.rows.outputs
         source, line = self._place(inputs), self.width
         step = self._add(layer, np.arange(inputs), self._block(layer.rows, 1, 4 * line))
         step |= {"source": source, "inner": source, "plane": line, "line": line, "pitch": 0, "stride": LANES}
@@ -278,7 +271,7 @@ class _Builder:
         rows, columns = (output_size(n, kernel, layer.stride, padding) // pool * pool for n in (height, width_in))
         high, wide = height + 2 * padding, width_in + 2 * padding
         line, plane = wide * self.width, high * wide * self.width
-        source, outputs = self._place(channels * high * wide), len(layer.rows.indptr) - 1
+        source, outputs = self._place(channels * high * wide), layer.rows.outputs
         c, i, j = np.unravel_index(np.arange(layer.rows.columns), (channels, kernel, kernel))
         vectors = -(-columns // -(-columns // MOST))
         seen = kernel * ((vectors - 1) * layer.stride + kernel) * 4 * self.width  # bytes of a channel that a sum reads
@@ -309,7 +302,7 @@ class Program:
         layer = self._network.layers[0]
         if isinstance(layer, Convolution):  # has pixels side by side
             return LANES
-        return min(4 if _density(layer.rows) >= _MANY else 2, max(1, -(-images // LANES))) * LANES
+        return min(4 if layer.rows.sparsity <= 1 - _MANY else 2, max(1, -(-images // LANES))) * LANES
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return what `Network.__call__` promises."""
