@@ -102,3 +102,23 @@ def test_what_cannot_be_sparse_is_refused():
         to_sparse(pruned_cnn())(np.zeros((1, 1, 28, 28)))
     with pytest.raises(RuntimeError, match="while a pruner holds"):
         to_sparse(pruned_cnn()).train()
+
+
+def test_a_linear_layer_behind_one_that_stays_is_sparse_too():
+    model = odd_network()
+    linear = [layer for layer in to_sparse(model, BreakEven(0, 0)).report().layers if "Linear" in layer.kind]
+    assert [layer.path for layer in linear] == ["7.2", "9", "11"]
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (2, 5, 8), (2, 1, 8), (0, 8)])
+def test_linear_layers_work_on_the_last_axis_of_whatever_comes(shape):
+    layers = [nn.LayerNorm(8), nn.Linear(8, 6, rng=RNG), nn.ReLU(), nn.Linear(6, 3, rng=RNG)]
+    model, x = nn.Sequential(*layers).eval(), RNG.standard_normal(shape).astype(np.float32)
+    for each in (model, nn.Sequential(*layers[1:]).eval()):
+        np.testing.assert_allclose(to_sparse(each)(x).data, each(Tensor(x)).data, rtol=1e-4, atol=1e-5)
+
+
+def test_images_may_be_flattened_before_the_first_layer():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3, rng=RNG)).eval()
+    x = RNG.standard_normal((5, 1, 1, 12)).astype(np.float32)
+    np.testing.assert_allclose(to_sparse(model)(x).data, model(Tensor(x)).data, rtol=1e-4, atol=1e-5)

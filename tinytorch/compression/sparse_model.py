@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -52,10 +53,15 @@ class SparseModel(nn.Module):
                     for part in group:
                         array = part.dense(Tensor(array)).data  # type: ignore[misc]
                 continue
+            before = array.shape
+            if isinstance(group[0].sparse, sparse.Linear):  # works on the last axis, whatever stands before it
+                array = array.reshape(math.prod(before[:-1]), before[-1])
             key = number, array.shape[1:]
             if key not in self._networks:  # one for each shape of images
                 self._networks[key] = sparse.Network([part.sparse for part in group if part.sparse], array.shape[1:])
             array = self._networks[key](array)
+            if isinstance(group[0].sparse, sparse.Linear):
+                array = array.reshape(*before[:-1], array.shape[1])
         return Tensor(array)
 
     def train(self, mode: bool = True) -> nn.Module:
@@ -112,18 +118,22 @@ def to_sparse(model: nn.Sequential, threshold: BreakEven | None = None) -> Spars
         )
     rest, parts = LayerQueue(model), list[_Part]()
     flatten: tuple[nn.Module, ...] = ()
+    images = False  # whether images flow, whose last axis a linear layer would take for its features
     while rest:
         path, layer = rest.pop()
         if isinstance(layer, nn.Conv2d):
             parts.append(_Part(path, _convolution(path, layer, rest)))
-        elif isinstance(layer, nn.Linear) and (flatten or not parts or isinstance(parts[-1].sparse, sparse.Linear)):
+            images = True
+        elif isinstance(layer, nn.Linear) and not images:
             weight = _checked(path, layer.weight.data)
             bias = None if layer.bias is None else layer.bias.data.copy()
             relu = bool(rest.take(nn.ReLU))
+            if not (parts and isinstance(parts[-1].sparse, sparse.Convolution)):  # behind one, the network flattens
+                parts += [_Part(path, None, copy.deepcopy(each)) for each in flatten]
             parts.append(_Part(path, sparse.Linear(sparse.Rows.from_dense(weight), bias, relu)))
             flatten = ()
         elif isinstance(layer, nn.Flatten):
-            flatten = (layer,)
+            flatten, images = (layer,), False
         else:
             parts += [_Part(path, None, copy.deepcopy(each).eval()) for each in (*flatten, layer)]
             flatten = ()
