@@ -3,10 +3,7 @@
 * `linear_512x512x128_90` and so on, for outputs x inputs x batch and percent of zeros: milliseconds of `SparseLinear`,
   from rows of inputs to rows of outputs; `..._numpy`, `..._dense`, `..._scipy`, `..._torch`: over it the times of
   NumPy's product with the zeros, of the best dense one that we have, of SciPy's and of PyTorch's sparse (CSR) products,
-  each with inputs in the layout that it likes best;
-* `cnn_50` and so on: milliseconds of the reference CNN on 32 images, the smallest of all weights zero, through
-  `to_sparse`; `..._dense`: the time of our compiled plan of the dense model over it;
-* `filters_50`: the same of a model with half of the filters removed, no weight zero: `to_sparse` takes its dense form.
+  each with inputs in the layout that it likes best.
 """
 
 from __future__ import annotations
@@ -23,9 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from tests.bench.launches import Wanted, report
 from tests.bench.turns import ratio, timer
-from tinytorch import Tensor, backend, data, nn, no_grad, zoo
-from tinytorch.acceleration import Plan
-from tinytorch.compression import MagnitudePruner, SparseLinear, prune_filters, to_sparse
+from tinytorch import backend, nn, no_grad
+from tinytorch.compression import MagnitudePruner, SparseLinear
 from tinytorch.kernels import matmul, sparse
 
 Found = dict[str, tuple[float, Wanted]]
@@ -33,8 +29,6 @@ Found = dict[str, tuple[float, Wanted]]
 LINEAR = ((512, 512, 128), (1024, 1024, 256), (256, 2304, 256))  # outputs, inputs, batch
 AIMS = {70: (2.0, 1.0), 90: (5.5, 2.7), 95: (10.0, 4.5)}  # percent of zeros: over NumPy, over our best dense
 PEERS = 3.0  # over SciPy and PyTorch
-LEVELS = (50, 70, 80, 90, 95)
-CNN, FILTERS = 1.5, 2.5
 
 
 def pruned_linear(outputs: int, inputs: int, percent: int, rng: np.random.Generator) -> nn.Linear:
@@ -85,50 +79,17 @@ def linear(shape: tuple[int, int, int], percent: int, rng: np.random.Generator, 
     return rows
 
 
-def whole(row: str, title: str, ours: Callable[..., Any], aim: float | None, rng: Any, seconds: float) -> Found:
-    """A whole network beside the compiled plan of the dense one, on 32 images."""
-    x = data.fashion_mnist("test").images[:32]
-    plan = Plan(zoo.load("reference_cnn"), x.shape[1:])
-    times = timer(rng, seconds).rounds([partial(ours, x), partial(plan, x)])
-    label = f"Reference CNN, {title}, 32 images"
-    return {
-        row: (1e3 * float(np.median(times[:, 0])), Wanted(label, "ms")),
-        f"{row}_dense": (ratio(times, 1, 0), Wanted(f"{label}, time of the dense plan over it", "x", aim)),
-    }
-
-
-def pruned_network(percent: int, rng: np.random.Generator, seconds: float) -> Found:
-    """The reference CNN without its smallest weights."""
-    model, x = zoo.load("reference_cnn"), data.fashion_mnist("test").images[:32]
-    MagnitudePruner(percent / 100).prepare(model).finalize()
-    ours = to_sparse(model)
-    np.testing.assert_allclose(ours(x).data, model(Tensor(x)).data, rtol=0, atol=1e-3)
-    aim = CNN if percent == 90 else None
-    return whole(f"cnn_{percent}", f"{percent} % of all weights zero", ours, aim, rng, seconds)
-
-
-def smaller_network(rng: np.random.Generator, seconds: float) -> Found:
-    """The reference CNN without half of its filters."""
-    model, x = prune_filters(zoo.load("reference_cnn"), 0.5), data.fashion_mnist("test").images[:32]
-    ours = to_sparse(model)
-    np.testing.assert_allclose(ours(x).data, model(Tensor(x)).data, rtol=0, atol=1e-3)
-    return whole("filters_50", "half of the filters removed", ours, FILTERS, rng, seconds)
-
-
 def main(seed: int, seconds: float) -> None:
     """Measure and print."""
     import torch
 
     torch.set_num_threads(1)
     rng, rows = np.random.default_rng(seed), dict[str, tuple[float, Wanted]]()
-    share = seconds / (len(LINEAR) * len(AIMS) + len(LEVELS) + 1)
+    share = seconds / (len(LINEAR) * len(AIMS))
     with torch.no_grad(), no_grad(), backend("numba"):
         for shape in LINEAR:
             for percent in AIMS:
                 rows |= linear(shape, percent, rng, share)
-        for percent in LEVELS:
-            rows |= pruned_network(percent, rng, share)
-        rows |= smaller_network(rng, share)
     report(rows)
 
 

@@ -2,6 +2,7 @@
 
 from tinytorch.compression.distillation import distillation_loss
 from tinytorch.compression.fine_tuning import fine_tune
+from tinytorch.compression.layer_adaptive import LayerAdaptivePruner
 from tinytorch.compression.low_rank import factorize, factorize_linear
 from tinytorch.compression.pruner import MagnitudePruner
 from tinytorch.compression.schedule import GradualSchedule, OneShot
@@ -15,6 +16,7 @@ from tinytorch.compression.structured import prune_filters
 __all__ = [
     "BreakEven",
     "GradualSchedule",
+    "LayerAdaptivePruner",
     "MagnitudePruner",
     "OneShot",
     "SemiStructuredPruner",
