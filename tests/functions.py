@@ -7,6 +7,11 @@ import tinytorch.ops
 from tinytorch import Function
 
 
+def has_derivative(function: type[Function]) -> bool:
+    """Say whether it has one; what writes to a cache has none."""
+    return function.backward is not Function.backward
+
+
 def all_functions() -> list[type[Function]]:
     """Return the `Function` subclasses of `tinytorch.ops` by name."""
     for module in pkgutil.walk_packages(tinytorch.ops.__path__, "tinytorch.ops."):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinytorch import backend, nn, no_grad
-from tinytorch.kernels import attention
+from tinytorch.kernels import attention, decoding
 from tinytorch.nn.cost import forward_flops, score_bytes
 from tinytorch.ops.attention import ScaledDotProductAttention
 
@@ -74,7 +74,8 @@ def test_forward_flops_are_those_of_the_products_that_numpy_computes(heads, head
 def test_score_bytes_are_those_of_the_array_that_softmax_gets(length, past, monkeypatch):
     seen = []
     softmax = attention.softmax
-    monkeypatch.setattr(attention, "softmax", lambda scores: seen.append(scores.nbytes) or softmax(scores))
+    for module in (attention, decoding):
+        monkeypatch.setattr(module, "softmax", lambda scores: seen.append(scores.nbytes) or softmax(scores))
     model = nn.GPT(11, 12, 1, 3, max_seq_len=16, rng=np.random.default_rng(0))
     caches = model.empty_past_key_values(2)
     with no_grad():

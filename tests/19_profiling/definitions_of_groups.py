@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from tinytorch.ops import embedding, image, normalization, reduction, shape
+from tinytorch.ops import activation, decoding, embedding, image, normalization, reduction, shape
 
 n = importlib.import_module("tests.19_profiling.counting_numbers")
 _first = importlib.import_module("tests.19_profiling.definitions")
@@ -259,6 +259,32 @@ MOVES = {
     shape.GetItem: Definition(get_item, get_item_grad, gathers=True),
     embedding.Embedding: Definition(embed, embed_grad, gathers=True),
 }
+
+
+# A transformer block's step: other definitions, one after another
+
+
+def decoder_step(x, weights, keys, values, heads, past, starts, eps):
+    norm1, norm1_b, qkv, qkv_b, out, out_b, norm2, norm2_b, up, up_b, down, down_b = weights
+    x, shared = x[:, 0], keys.shape[1]
+    split = _first.linear_layer(layer_norm(x, norm1, norm1_b, eps), qkv, qkv_b)
+    split = split.reshape(len(x), heads + 2 * shared, -1)
+    for cache, new in ((keys, split[:, heads : heads + shared]), (values, split[:, heads + shared :])):
+        n.copied(cache[:, :, past])  # a place that is written counts as one that is read
+        cache[:, :, past] = new
+    group = np.repeat(np.arange(shared), heads // shared)
+    seen = np.empty(x.shape, object)
+    for b, query in enumerate(split[:, :heads, None]):
+        first = 0 if starts is None else int(starts[b])
+        held = (cache[b : b + 1, group, first : past + 1] for cache in (keys, values))
+        seen[b] = _first.attend(query[None], *held, False).reshape(-1)
+    x = x + _first.linear_layer(seen, out, out_b)
+    wide = _first.linear_layer(layer_norm(x, norm2, norm2_b, eps), up, up_b)
+    wide = _first.ACTIVATIONS[activation.GELU].forward(wide)
+    return (x + _first.linear_layer(wide, down, down_b))[:, None]
+
+
+STEPS = {decoding.DecoderStep: Definition(decoder_step, None, gathers=True)}
 DEFINITIONS = {
-    **_first.ELEMENTWISE, **_first.ACTIVATIONS, **_first.PRODUCTS, **NORMALIZATION, **GROUPS, **MOVES,
+    **_first.ELEMENTWISE, **_first.ACTIVATIONS, **_first.PRODUCTS, **NORMALIZATION, **GROUPS, **MOVES, **STEPS,
 }  # fmt: skip

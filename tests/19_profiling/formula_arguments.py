@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinytorch import Function
+from tinytorch.kernels.decoding import BlockWeights
 from tinytorch.ops import (
     activation,
     attention,
+    decoding,
     elementwise,
     embedding,
     image,
@@ -122,6 +124,19 @@ def _(draw, dtype):
 def _(draw, dtype):
     heads = draw(SIZES)
     return [values(draw, (draw(SIZES), draw(SIZES), 3 * heads * draw(SIZES)), dtype), heads]
+
+
+@arguments(decoding.DecoderStep)
+def _(draw, dtype):
+    shared, group, depth, batch, past, wide = (draw(SIZES) for _ in range(6))
+    heads, dtype = shared * group, np.dtype(np.float32)
+    width, rows = heads * depth, (heads + 2 * shared) * depth
+    sizes = (width,), (width,), (rows, width), (rows,), (width, width), (width,)
+    sizes += (width,), (width,), (wide, width), (wide,), (width, wide), (width,)
+    weights = tuple(values(draw, s, dtype) for s in sizes)
+    caches = [values(draw, (batch, shared, past + 2, depth), dtype) for _ in range(2)]
+    starts = draw(st.sampled_from([None, np.zeros(batch, np.int64)]))
+    return [values(draw, (batch, 1, width), dtype), BlockWeights(*weights), *caches, heads, past, starts, 1e-2]
 
 
 @arguments(normalization.LayerNorm)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tests.functions import all_functions
+from tests.functions import all_functions, has_derivative
 from tinytorch import Tensor, cat
 from tinytorch.nn.functional import cross_entropy, scaled_dot_product_attention
 from tinytorch.ops import activation, attention, embedding, image, linear, normalization
@@ -256,7 +256,7 @@ def _(draw):
 
 
 def test_every_operation_has_a_case_here():
-    assert {f.__name__ for f in all_functions()} - CASES.keys() == set()
+    assert {f.__name__ for f in all_functions() if has_derivative(f)} == CASES.keys()
 
 
 def gradients(op: Op, inputs: list[np.ndarray], needed: list[bool], weights: np.ndarray) -> list[np.ndarray | None]:

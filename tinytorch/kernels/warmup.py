@@ -8,7 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from tinytorch.kernels import activation, attention, conv, int8, matmul, normalization, pool, softmax, sparse, update
+from tinytorch.kernels import (
+    activation,
+    attention,
+    conv,
+    decoding,
+    int8,
+    matmul,
+    normalization,
+    pool,
+    softmax,
+    sparse,
+    update,
+)
 from tinytorch.kernels.backend import backend, compiled
 from tinytorch.kernels.progress import progress_bar
 
@@ -26,6 +38,7 @@ def calls() -> Calls:
     yield from _images()
     yield from _fused()
     yield from _attention()
+    yield from _decoding()
     yield from _integers()
     yield from _zeros()
 
@@ -91,6 +104,14 @@ def _attention() -> Calls:
             attention.attention_grad,
             (q, q, k, k, out, kept, True, np.empty_like(q), np.empty_like(k), np.empty_like(k)),
         )
+
+
+def _decoding() -> Calls:
+    numbers, square = array(32), array(32, 32)
+    weights = decoding.BlockWeights(
+        numbers, numbers, array(96, 32), array(96), square, numbers, numbers, numbers, square, numbers, square, numbers
+    )
+    yield decoding.decoder_step, (array(1, 32), weights, array(1, 1, 4, 32), array(1, 1, 4, 32), 1, 2, None, 1e-5)
 
 
 def _integers() -> Calls:

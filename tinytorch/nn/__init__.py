@@ -3,6 +3,7 @@
 from tinytorch.nn import functional
 from tinytorch.nn.activation import GELU, Dropout, ReLU
 from tinytorch.nn.attention import MultiHeadAttention, PastKeyValue
+from tinytorch.nn.cache import KVCache
 from tinytorch.nn.image import AvgPool2d, Conv2d, Flatten, MaxPool2d
 from tinytorch.nn.linear import Embedding, Linear
 from tinytorch.nn.module import Module, Parameter, Sequential
@@ -18,6 +19,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "KVCache",
     "LayerNorm",
     "Linear",
     "MaxPool2d",

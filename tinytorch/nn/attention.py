@@ -28,6 +28,7 @@ class PastKeyValue:
         self.keys = np.zeros(shape, np.float32)
         self.values = np.zeros(shape, np.float32)
         self.length = 0
+        self.starts: np.ndarray | None = None  # where each sequence begins, if not at 0: what comes before is padding
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,22 +70,32 @@ class PastKeyValue:
 
     def reset(self) -> None:
         """Forget all positions; the memory stays allocated."""
-        self.length = 0
+        self.length, self.starts = 0, None
 
 
 class MultiHeadAttention(Module):
     """Causal self-attention with `num_heads` heads of embed_dim / num_heads: (B, T, embed_dim) -> the same shape.
 
-    Source: Vaswani et al., "Attention is all you need" (2017), section 3.2.2.
+    With fewer `num_kv_heads`, a group of num_heads / num_kv_heads heads shares keys and values.
+
+    Sources: Vaswani et al., "Attention is all you need" (2017), section 3.2.2; Ainslie et al., "GQA: Training
+    generalized multi-query transformer models from multi-head checkpoints" (2023), section 2.2.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, rng: np.random.Generator | None = None) -> None:
+    def __init__(
+        self, embed_dim: int, num_heads: int, rng: np.random.Generator | None = None, num_kv_heads: int | None = None
+    ) -> None:
         super().__init__()
         if num_heads < 1 or embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is no multiple of num_heads {num_heads}")
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if num_kv_heads < 1 or num_heads % num_kv_heads:
+            raise ValueError(f"num_heads {num_heads} is no multiple of num_kv_heads {num_kv_heads}")
         rng = init.generator(rng)
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
-        self.in_proj = Linear(embed_dim, 3 * embed_dim, rng=rng)  # queries, keys and values in one product
+        self.num_kv_heads = num_kv_heads
+        # queries, keys and values in one product
+        self.in_proj = Linear(embed_dim, embed_dim + 2 * num_kv_heads * self.head_dim, rng=rng)
         self.out_proj = Linear(embed_dim, embed_dim, rng=rng)
 
     def forward(self, x: Tensor, past_key_value: PastKeyValue | None = None) -> Tensor:
@@ -100,14 +111,24 @@ class MultiHeadAttention(Module):
         RuntimeError
             If a gradient would be needed: none flows into a cache. Use `no_grad`.
         """
-        if past_key_value is None:
+        if past_key_value is None and self.num_kv_heads == self.num_heads:
             return self.out_proj(SelfAttention.apply(self._in_proj(x), self.num_heads))
-        q, k, v = self.project(x)  # each (B, nh, T, hs)
+        q, k, v = self.project(x)  # (B, nh, T, hs), keys and values (B, nkv, T, hs)
+        if past_key_value is None:
+            return self._out_proj(ScaledDotProductAttention.apply(q, self._shared(k), self._shared(v)))
         if is_grad_enabled() and k.requires_grad:
             raise RuntimeError("no gradient flows through past_key_value: call the model under tinytorch.no_grad()")
-        keys, values = past_key_value.append(k.data, v.data)
-        y: Tensor = ScaledDotProductAttention.apply(q, Tensor(keys), Tensor(values))  # keys (B, nh, past + T, hs)
-        return self.out_proj(y.transpose(1, 2).reshape(x.shape))
+        keys, values = (Tensor(array) for array in past_key_value.append(k.data, v.data))  # (B, nkv, past + T, hs)
+        return self._out_proj(attend(q, self._shared(keys), self._shared(values), past_key_value.starts))
+
+    def _shared(self, x: Tensor) -> Tensor:
+        """Give each head its keys or values: (B, nkv, T, hs) -> (B, nh, T, hs)."""
+        if self.num_kv_heads == self.num_heads:
+            return x
+        return x[:, np.repeat(np.arange(self.num_kv_heads), self.num_heads // self.num_kv_heads)]
+
+    def _out_proj(self, y: Tensor) -> Tensor:
+        return self.out_proj(y.transpose(1, 2).reshape(y.shape[0], y.shape[2], self.embed_dim))
 
     def _in_proj(self, x: Tensor) -> Tensor:
         if x.ndim != 3 or x.shape[-1] != self.embed_dim:
@@ -115,12 +136,33 @@ class MultiHeadAttention(Module):
         return self.in_proj(x)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute queries, keys and values of x (B, T, C): each (B, num_heads, T, head_dim)."""
+        """Compute queries, keys and values of x (B, T, C): (B, num_heads, T, head_dim), of num_kv_heads the latter."""
         batch, length = x.shape[:2]
-        # (B, T, 3 C) -> (B, T, 3, nh, hs) -> (3, B, nh, T, hs)
-        qkv = self._in_proj(x).reshape(batch, length, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        return qkv[0], qkv[1], qkv[2]
+        heads, shared = self.num_heads, self.num_kv_heads
+        # (B, T, C + 2 nkv hs) -> (B, T, nh + 2 nkv, hs) -> (B, nh + 2 nkv, T, hs)
+        qkv = self._in_proj(x).reshape(batch, length, heads + 2 * shared, self.head_dim).transpose(1, 2)
+        return qkv[:, :heads], qkv[:, heads : heads + shared], qkv[:, heads + shared :]
 
     def extra_repr(self) -> str:
         """Show the sizes."""
-        return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"
+        shared = "" if self.num_kv_heads == self.num_heads else f", num_kv_heads={self.num_kv_heads}"
+        return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}{shared}"
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, starts: np.ndarray | None) -> Tensor:
+    """Let the last positions q (B, H, T, d) look at all of keys and values (B, H, Tk, d), each not beyond itself.
+
+    If `starts` (B,) tells where each sequence begins, what comes before is padding: it is not looked at, and results
+    for it are 0.
+    """
+    if starts is None:
+        y: Tensor = ScaledDotProductAttention.apply(q, keys, values)
+        return y
+    out = np.zeros(q.shape, np.float32)
+    past = keys.shape[2] - q.shape[2]
+    for b, start in enumerate(starts.tolist()):
+        queries = max(start - past, 0)  # so many of them are padding
+        if queries < q.shape[2]:
+            parts = (x[b : b + 1, :, first:] for x, first in ((q, queries), (keys, start), (values, start)))
+            out[b, :, queries:] = ScaledDotProductAttention.apply(*parts).data[0]
+    return Tensor(out)

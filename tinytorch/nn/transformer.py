@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from tinytorch.autograd import is_grad_enabled, no_grad
-from tinytorch.kernels.softmax import softmax
+from tinytorch.autograd import is_grad_enabled
+from tinytorch.kernels.decoding import BlockWeights
 from tinytorch.nn import init
 from tinytorch.nn.activation import GELU
 from tinytorch.nn.attention import MultiHeadAttention, PastKeyValue
+from tinytorch.nn.cache import KVCache
+from tinytorch.nn.generation import Prompt, Sampling, as_prompts, new_tokens
 from tinytorch.nn.linear import Embedding, Linear
 from tinytorch.nn.module import Module, Sequential
 from tinytorch.nn.normalization import LayerNorm
+from tinytorch.ops.decoding import DecoderStep
 from tinytorch.tensor import Tensor
 
 
@@ -26,13 +30,18 @@ class TransformerBlock(Module):
     """
 
     def __init__(
-        self, embed_dim: int, num_heads: int, mlp_ratio: int = 4, rng: np.random.Generator | None = None
+        self,
+        embed_dim: int,
+        num_heads: int,
+        mlp_ratio: int = 4,
+        rng: np.random.Generator | None = None,
+        num_kv_heads: int | None = None,
     ) -> None:
         super().__init__()
         rng = init.generator(rng)
         self.mlp_ratio = mlp_ratio
         self.norm1 = LayerNorm(embed_dim)
-        self.attention = MultiHeadAttention(embed_dim, num_heads, rng=rng)
+        self.attention = MultiHeadAttention(embed_dim, num_heads, rng=rng, num_kv_heads=num_kv_heads)
         self.norm2 = LayerNorm(embed_dim)
         self.mlp = Sequential(
             Linear(embed_dim, mlp_ratio * embed_dim, rng=rng), GELU(), Linear(mlp_ratio * embed_dim, embed_dim, rng=rng)
@@ -40,8 +49,37 @@ class TransformerBlock(Module):
 
     def forward(self, x: Tensor, past_key_value: PastKeyValue | None = None) -> Tensor:
         """Pass x (B, T, C) through attention and MLP; `past_key_value` as in `MultiHeadAttention.forward`."""
+        if x.ndim == 3 and x.shape[1] == 1 and isinstance(past_key_value, PastKeyValue) and self._is_plain(x):
+            return self._step(x, past_key_value)
         x = x + self.attention(self.norm1(x), past_key_value)
         return x + self.mlp(self.norm2(x))
+
+    def _is_plain(self, x: Tensor) -> bool:
+        """Whether one operation can do it all: no layer was exchanged, and nobody wants a gradient."""
+        attention, layers = self.attention, (self.norm1, self.norm2, *self.mlp)
+        linears = attention.in_proj, attention.out_proj, *layers[2::2]
+        return (
+            not is_grad_enabled()
+            and x.dtype == np.float32
+            and type(attention) is MultiHeadAttention
+            and [type(layer) for layer in layers] == [LayerNorm, LayerNorm, Linear, GELU, Linear]
+            and all(type(layer) is Linear and layer.bias is not None for layer in linears)
+            and self.norm1.eps == self.norm2.eps
+        )
+
+    def _step(self, x: Tensor, past: PastKeyValue) -> Tensor:
+        """Pass x (B, 1, C), the position behind those in the cache, through attention and MLP in one operation."""
+        attention, batch = self.attention, x.shape[0]
+        past.check((batch, attention.num_kv_heads, 1, attention.head_dim))
+        if x.shape[2] != attention.embed_dim:
+            raise ValueError(f"MultiHeadAttention takes (B, T, {attention.embed_dim}), got shape {x.shape}")
+        layers: tuple[Any, ...] = (self.norm1, attention.in_proj, attention.out_proj)
+        layers += (self.norm2, self.mlp[0], self.mlp[2])
+        weights = BlockWeights(*(p.data for layer in layers for p in (layer.weight, layer.bias)))
+        how = attention.num_heads, past.length, past.starts, self.norm1.eps
+        y: Tensor = DecoderStep.apply(x, weights, past.keys, past.values, *how)
+        past.length += 1
+        return y
 
 
 class GPT(Module):
@@ -55,6 +93,8 @@ class GPT(Module):
         Width of the residual stream, number of blocks, heads of each block.
     max_seq_len
         Longest sequence: the number of learned positions.
+    num_kv_heads
+        Heads of keys and values in each block, if fewer: see `MultiHeadAttention`.
     rng
         Where the initial weights come from: normal with standard deviation 0.02, and 0.02 / sqrt(2 num_layers) for the
         layers that write to the residual stream, as in GPT-2.
@@ -68,6 +108,7 @@ class GPT(Module):
         num_heads: int,
         max_seq_len: int,
         rng: np.random.Generator | None = None,
+        num_kv_heads: int | None = None,
     ) -> None:
         super().__init__()
         rng = init.generator(rng)
@@ -75,7 +116,9 @@ class GPT(Module):
         self.num_heads, self.max_seq_len = num_heads, max_seq_len
         self.token_embedding = Embedding(vocab_size, embed_dim, rng=rng)
         self.position_embedding = Embedding(max_seq_len, embed_dim, rng=rng)
-        self.blocks = [TransformerBlock(embed_dim, num_heads, rng=rng) for _ in range(num_layers)]
+        self.blocks = [
+            TransformerBlock(embed_dim, num_heads, rng=rng, num_kv_heads=num_kv_heads) for _ in range(num_layers)
+        ]
         self.norm = LayerNorm(embed_dim)
         self.head = Linear(embed_dim, vocab_size, bias=False, rng=rng)
         self._initialize(rng)
@@ -91,8 +134,8 @@ class GPT(Module):
 
     def empty_past_key_values(self, batch_size: int) -> list[PastKeyValue]:
         """Allocate an empty cache for each layer, for `batch_size` sequences of up to `max_seq_len` positions."""
-        head_dim = self.embed_dim // self.num_heads
-        return [PastKeyValue(batch_size, self.num_heads, self.max_seq_len, head_dim) for _ in range(self.num_layers)]
+        sizes = self.blocks[0].attention.num_kv_heads, self.max_seq_len, self.embed_dim // self.num_heads
+        return [PastKeyValue(batch_size, *sizes) for _ in range(self.num_layers)]
 
     def forward(self, ids: np.ndarray, past_key_values: Sequence[PastKeyValue] | None = None) -> Tensor:
         """Score the next token at each position.
@@ -123,6 +166,8 @@ class GPT(Module):
         if past + ids.shape[1] > self.max_seq_len:
             raise ValueError(f"{past} + {ids.shape[1]} positions, but this model has max_seq_len {self.max_seq_len}")
         positions = np.arange(past, past + ids.shape[1])
+        if past_key_values is not None and (starts := past_key_values[0].starts) is not None:
+            positions = np.maximum(positions - starts[:, None], 0)  # (B, T); padding has none
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (B, T, C)
         for i, block in enumerate(self.blocks):
             x = block(x, past_key_values[i] if past_key_values is not None else None)
@@ -142,25 +187,52 @@ class GPT(Module):
         if len({id(cache) for cache in caches}) != self.num_layers:
             raise ValueError(f"{self.num_layers} layers need a cache each, got one of them twice")
         for cache in caches:
-            cache.check((shape[0], self.num_heads, shape[1], self.embed_dim // self.num_heads))
+            cache.check((shape[0], self.blocks[0].attention.num_kv_heads, shape[1], self.embed_dim // self.num_heads))
+        if isinstance(caches, KVCache):
+            caches.belong_to(self)
         return caches[0].length
 
-    @no_grad()
-    def generate(
+    def stream(
         self,
-        prompt_tokens: Sequence[int] | np.ndarray,
+        prompt_tokens: Prompt,
         max_new_tokens: int,
         temperature: float = 1.0,
         top_k: int | None = None,
         use_cache: bool = True,
         rng: np.random.Generator | None = None,
-    ) -> np.ndarray:
+        *,
+        top_p: float | None = None,
+        stop_tokens: Collection[int] = (),
+        cache: KVCache | None = None,
+    ) -> Iterator[int | np.ndarray]:
+        """Yield the new tokens as they come: an int, or (B,) for a batch, with -1 where a text has ended already.
+
+        Arguments and errors are those of `generate`; errors come with the call, before the first token.
+        """
+        how = Sampling(temperature, top_k, top_p)
+        prompts = as_prompts(prompt_tokens)
+        tokens = new_tokens(self, prompts, max_new_tokens, how, use_cache, init.generator(rng), stop_tokens, cache)
+        return (int(row[0]) for row in tokens) if prompts.is_single else tokens
+
+    def generate(
+        self,
+        prompt_tokens: Prompt,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        use_cache: bool = True,
+        rng: np.random.Generator | None = None,
+        *,
+        top_p: float | None = None,
+        stop_tokens: Collection[int] = (),
+        cache: KVCache | None = None,
+    ) -> Any:
         """Continue a prompt, one token at a time.
 
         Parameters
         ----------
         prompt_tokens
-            Token numbers (T,), or (B, T) for B prompts of one length.
+            Token numbers (T,), or (B, T) for B prompts; B prompts of different lengths as a list of them.
         max_new_tokens
             How many to add; T + max_new_tokens must not exceed `max_seq_len`.
         temperature
@@ -171,50 +243,32 @@ class GPT(Module):
             Keep keys and values, so that each step computes one position. The tokens are the same without.
         rng
             Where the draws come from; pass one to get the same text again.
+        top_p
+            Draw only from the best tokens that together have this probability.
+        stop_tokens
+            A text ends with the first of these.
+        cache
+            Where keys and values are kept; it may hold a text already, which the prompt then continues. Afterwards it
+            holds all but the last token. Left out, one is made.
 
         Returns
         -------
-        np.ndarray
-            Prompt and new tokens: (T + max_new_tokens,), or (B, T + max_new_tokens).
+        np.ndarray or list
+            Prompt and new tokens: (T + max_new_tokens,), or fewer if a stop token came; for a batch
+            (B, T + max_new_tokens), or a list of B arrays if their lengths differ or stop tokens are given.
 
         Raises
         ------
         ValueError
-            If the prompt is empty or no token numbers, the text would be too long, or a setting is out of its range.
+            If the prompt is empty or no token numbers, the text would be too long, a setting is out of its range, or
+            the cache does not fit the model or the batch; it is unchanged then.
         IndexError
             If a token is outside of the vocabulary.
         """
-        prompt = np.asarray(prompt_tokens)
-        ids = np.atleast_2d(prompt)
-        start, end = ids.shape[-1], ids.shape[-1] + max_new_tokens
-        if 0 in ids.shape or ids.ndim != 2 or ids.dtype.kind not in "iu":
-            raise ValueError(
-                f"a prompt is (T,) or (B, T) token numbers with B, T >= 1, got {prompt.shape} {prompt.dtype}"
-            )
-        if max_new_tokens < 0 or end > self.max_seq_len:
-            raise ValueError(f"{start} prompt and {max_new_tokens} new tokens: max_seq_len is {self.max_seq_len}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, not {temperature}; for greedy decoding use top_k=1")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k must be at least 1, not {top_k}")
-        rng = init.generator(rng)
-        out = np.empty((len(ids), end), np.int64)
-        out[:, :start] = ids
-        caches = self.empty_past_key_values(len(ids)) if use_cache else None
-        for position in range(start, end):
-            first = caches[0].length if caches is not None else 0  # what the caches do not hold yet
-            logits = self.forward(out[:, first:position], caches).data[:, -1]
-            out[:, position] = _sample(logits / temperature, top_k, rng)
-        return out[0] if prompt.ndim == 1 else out
-
-
-def _sample(logits: np.ndarray, top_k: int | None, rng: np.random.Generator) -> np.ndarray:
-    """Draw a token for each row of logits (B, V)."""
-    if top_k == 1:
-        return np.asarray(logits.argmax(axis=-1))
-    if top_k is not None and top_k < logits.shape[-1]:
-        threshold = np.partition(logits, -top_k, axis=-1)[:, -top_k, None]
-        logits = np.where(logits < threshold, -np.inf, logits)
-    cumulative = softmax(logits.astype(np.float64)).cumsum(axis=-1)
-    draws = rng.random((len(logits), 1)) * cumulative[:, -1:]
-    return np.asarray((cumulative <= draws).sum(axis=-1))
+        prompts, settings = as_prompts(prompt_tokens), (temperature, top_k, use_cache, rng)
+        steps = self.stream(prompt_tokens, max_new_tokens, *settings, top_p=top_p, stop_tokens=stop_tokens, cache=cache)
+        new = np.array([np.atleast_1d(tokens) for tokens in steps], np.int64).reshape(-1, len(prompts.rows)).T
+        texts = [np.concatenate([row, more[more >= 0]]) for row, more in zip(prompts.rows, new, strict=True)]
+        if prompts.is_single:
+            return texts[0]
+        return texts if prompts.are_unequal or stop_tokens else np.stack(texts)

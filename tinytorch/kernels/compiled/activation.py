@@ -55,6 +55,12 @@ def _gelu(x, out, start, stop):
 
 
 @jit
+def gelu_in_place(x):
+    """GELU of all numbers of a flat array."""
+    _gelu(x, x, 0, -(-x.size // _BLOCK))
+
+
+@jit
 def _gelu_grad(grad, x, out, start, stop):
     end = min(stop * _BLOCK, x.size)
     for i in range(start * _BLOCK, end, LANES):

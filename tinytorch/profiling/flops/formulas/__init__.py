@@ -2,6 +2,7 @@
 
 from tinytorch.profiling.flops.formulas import (  # noqa: F401  # each registers its formulas
     activation,
+    decoding,
     elementwise,
     image,
     normalization,

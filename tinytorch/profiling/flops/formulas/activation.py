@@ -8,12 +8,13 @@ from tinytorch.profiling.flops.count import Count, counts, traffic
 from tinytorch.profiling.flops.formulas.parts import each, each_gradient, result
 from tinytorch.profiling.operation import Operation
 
+GELU = 9  # for each element: 0.5 x (1 + tanh(c (x + a x x x)))
 SOFTMAX = 5  # for each element: maximum, subtraction, exp, sum, division
 SOFTMAX_GRAD = 4  # p (g - sum g p): a product and an addition for the sum, a subtraction, a product
 
 counts(ops.ReLU, "forward")(each(1))
 counts(ops.ReLU, "backward")(each_gradient(2))  # g (y > 0)
-counts(ops.GELU, "forward")(each(9))  # 0.5 x (1 + tanh(c (x + a x x x)))
+counts(ops.GELU, "forward")(each(GELU))
 counts(ops.GELU, "backward")(each_gradient(19))  # g (0.5 (1 + t) + 0.5 x (1 - t t) c (1 + 3a x x)), t = tanh as above
 counts(ops.Dropout, "forward")(each(3))  # x ((u >= p) / (1 - p)); drawing u is no arithmetic on elements
 counts(ops.Dropout, "backward")(each_gradient(1))  # g keep

@@ -9,7 +9,7 @@ from tinytorch.profiling.operation import Operation
 
 # (x - mean) / sqrt(var + eps) * weight + bias. An element: the sum of the mean; x - mean; its square and the sum of the
 # variance; times 1 / std, times weight, plus bias. A group: two divisions for mean and variance, + eps, sqrt, 1 / std.
-_ELEMENT, _GROUP = 7, 5
+ELEMENT, GROUP = 7, 5
 # An element: n = (x - mean) / std takes two; dw += g n two; db += g; g w; sums of g w and g w n three;
 # (g w - mean(g w) - n mean(g w n)) / std four. A group: the divisions of two means.
 _ELEMENT_GRAD, _GROUP_GRAD = 13, 2
@@ -20,7 +20,7 @@ _RUNNING = 7  # a channel: mean += momentum (m - mean) three, var += momentum (v
 def _layer_norm(operation: Operation) -> Count:
     """Groups are the rows of x (..., D)."""
     x, y = operation.inputs[0], result(operation)
-    return Count(flops=_ELEMENT * x.size + _GROUP * _rows(x.shape), bytes=traffic(operation.inputs, y))
+    return Count(flops=ELEMENT * x.size + GROUP * _rows(x.shape), bytes=traffic(operation.inputs, y))
 
 
 @counts(ops.LayerNorm, "backward")
@@ -42,7 +42,7 @@ def _rows(shape: tuple[int, ...]) -> int:
 def _batch_norm(operation: Operation) -> Count:
     """Groups are the channels of x (N, C, H, W); the running statistics follow, in place."""
     x, y = operation.inputs[0], result(operation)
-    return Count(flops=_ELEMENT * x.size + (_GROUP + _RUNNING) * x.shape[1], bytes=traffic(operation.inputs, y))
+    return Count(flops=ELEMENT * x.size + (GROUP + _RUNNING) * x.shape[1], bytes=traffic(operation.inputs, y))
 
 
 @counts(ops.BatchNorm2d, "backward")

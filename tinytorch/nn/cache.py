@@ -1,0 +1,137 @@
+"""`KVCache`: the keys and values of all layers of a model."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, Self, overload
+
+import numpy as np
+
+from tinytorch.nn.attention import PastKeyValue
+
+
+class KVCache(Sequence[PastKeyValue]):
+    """What a model remembers of the positions it has seen, in memory allocated once: pass it as `past_key_values`.
+
+    One `PastKeyValue` for each layer. All sequences of a batch end at the same position; those that are shorter begin
+    later (see `starts`).
+
+    Parameters
+    ----------
+    batch_size, max_seq_len, num_layers, num_heads, head_dim
+        Keys and values of a layer are float32 arrays (batch_size, num_heads, max_seq_len, head_dim). With grouped-query
+        attention `num_heads` counts the heads of keys and values.
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1.
+
+    Examples
+    --------
+    >>> cache = KVCache(batch_size=1, max_seq_len=256, num_layers=4, num_heads=4, head_dim=32)
+    >>> cache.nbytes, cache.length
+    (1048576, 0)
+    """
+
+    def __init__(self, batch_size: int, max_seq_len: int, num_layers: int, num_heads: int, head_dim: int) -> None:
+        if num_layers < 1:
+            raise ValueError(f"a cache is for 1 or more layers, not {num_layers}")
+        self._layers = [PastKeyValue(batch_size, num_heads, max_seq_len, head_dim) for _ in range(num_layers)]
+        self._model: weakref.ref[Any] | None = None
+
+    @overload
+    def __getitem__(self, layer_idx: int) -> PastKeyValue: ...
+    @overload
+    def __getitem__(self, layer_idx: slice) -> list[PastKeyValue]: ...
+    def __getitem__(self, layer_idx: int | slice) -> PastKeyValue | list[PastKeyValue]:
+        return self._layers[layer_idx]
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The allocated (num_layers, batch_size, num_heads, max_seq_len, head_dim)."""
+        return (len(self), *self._layers[0].shape)
+
+    @property
+    def length(self) -> int:
+        """How many positions every layer holds."""
+        return min(layer.length for layer in self._layers)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated for keys and values together."""
+        return sum(layer.nbytes for layer in self._layers)
+
+    @property
+    def starts(self) -> np.ndarray | None:
+        """The position at which each sequence begins (batch_size,), or None if all begin at 0."""
+        return self._layers[0].starts
+
+    def begin_at(self, starts: np.ndarray) -> None:
+        """Let each sequence begin at a position of its own (batch_size,): what comes before is padding, seen by none.
+
+        Raises
+        ------
+        ValueError
+            If the cache is not empty, or there is not one position for each sequence.
+        """
+        starts = np.asarray(starts)
+        if self.length or starts.shape != self.shape[1:2] or starts.min() < 0:
+            raise ValueError(f"{self.shape[1]} sequences of an empty cache begin at as many positions, got {starts}")
+        for layer in self._layers:
+            layer.starts = starts if starts.any() else None
+
+    def update(self, layer_idx: int, key: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Add keys and values (B, H, T, d) of T new positions to a layer; return views of all: (B, H, length, d).
+
+        Raises
+        ------
+        IndexError
+            If there is no such layer.
+        ValueError
+            If they do not fit; the cache stays as it was.
+        """
+        return self._layer(layer_idx).append(key, value)
+
+    def truncate(self, length: int) -> None:
+        """Forget all positions but the first `length`. A ValueError if the cache does not hold so many."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"the cache holds {self.length} positions: it cannot be cut to {length}")
+        for layer in self._layers:
+            layer.length = length
+
+    def reset(self) -> None:
+        """Forget all positions, and the model that they came from; the memory stays allocated."""
+        for layer in self._layers:
+            layer.reset()
+        self._model = None
+
+    def belong_to(self, model: Any) -> None:
+        """Remember the model that fills the cache. A ValueError if another one has filled it before."""
+        owner = self._model() if self._model is not None else None
+        if self.length and owner is not None and owner is not model:
+            raise ValueError("this cache holds the keys and values of another model: reset() it, or make another cache")
+        self._model = weakref.ref(model)
+
+    def _layer(self, layer_idx: int) -> PastKeyValue:
+        if not 0 <= layer_idx < len(self):
+            raise IndexError(f"this cache has layers 0 ... {len(self) - 1}, not {layer_idx}")
+        return self._layers[layer_idx]
+
+    def __repr__(self) -> str:
+        layers, batch, heads, capacity, dim = self.shape
+        return (
+            f"KVCache(batch_size={batch}, max_seq_len={capacity}, num_layers={layers}, num_heads={heads}, "
+            f"head_dim={dim}): {self.length} positions, {self.nbytes:,} bytes"
+        )
+
+    @classmethod
+    def of(cls, model: Any, batch_size: int = 1, max_seq_len: int | None = None) -> Self:
+        """Return an empty cache for a GPT, for its longest sequence or `max_seq_len` positions."""
+        capacity = model.max_seq_len if max_seq_len is None else max_seq_len
+        attention = model.blocks[0].attention
+        return cls(batch_size, capacity, model.num_layers, attention.num_kv_heads, attention.head_dim)
