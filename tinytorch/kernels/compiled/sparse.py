@@ -4,9 +4,9 @@ Inputs lie feature by feature, a *slot* for each: LANES images side by side, or 
 once, repeated in every lane, and multiplies the slots that its output sums up over, of several pixels at a time. So the
 zeros cost nothing, and no number is gathered: what is read stands side by side.
 
-A row's weights are worked through in blocks of inputs that fit in the L1 cache together; between blocks the sums wait
-in memory. Layers of which too few weights are zero have a dense form, four output channels at a time that share what
-is read.
+Weights are worked through in blocks of inputs that fit in the L1 cache together, or about: rows of few weights get
+larger blocks. Between blocks the sums wait in memory, and weights lie in the order in which they are read. Layers of
+which too few weights are zero have a dense form, four output channels at a time that share what is read.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ MOST = 8  # vectors of an output channel at a time
 GROUP = 4  # output channels at a time of a dense layer, and vectors of each: what the registers hold
 MOST_DENSE = 6 if REGISTERS == 32 else 2
 _L1 = 32768  # bytes, at least, of the fastest cache
-_MANY = 0.2  # share of weights from which on blocks pay: with fewer, their sums go to memory and back for too little
+_ENOUGH = 22  # weights of a row and block: to begin and end their sum takes as long as half a dozen of them
+WIDTH = 4 * LANES  # images side by side, where there are so many: each weight that is read serves four vectors
 
 # Columns of the table of layers. Places are counted in numbers from the memory's start; a slot is `width` numbers.
 _NAMES = (
-    "blocks",  # where its blocks begin in `bounds`, and how many they are
-    "count",
+    "blocks",  # of inputs, worked through one after the other
+    "counts",  # where the number of weights begins of each output channel (or group of them) in each block
+    "indices",  # where the places begin of what its weights multiply, and where they themselves begin
+    "values",
     "dense",  # 1 if zeros are multiplied, too
     "bias",  # where its numbers begin
     "source",  # place where the input begins, its margin included
@@ -53,8 +56,8 @@ _NAMES = (
     "target_pitch",
 )
 (
-    BLOCKS, COUNT, DENSE, BIAS, SOURCE, PITCH, STRIDE, ROWS, COLUMNS, CHANNELS, SUMS, RELU, POOL, MEAN, TARGET,
-    TARGET_PLANE, TARGET_PITCH,
+    BLOCKS, COUNTS, INDICES, VALUES, DENSE, BIAS, SOURCE, PITCH, STRIDE, ROWS, COLUMNS, CHANNELS, SUMS, RELU, POOL,
+    MEAN, TARGET, TARGET_PLANE, TARGET_PITCH,
 ) = range(len(_NAMES))  # fmt: skip
 
 
@@ -64,26 +67,33 @@ def _multiplier(channels: int, vectors: int):
     size = channels * vectors
 
     @jit
-    def multiply(bounds, tasks, indices, values, bias, s, width, memory, source, sums, pitch):
+    def multiply(counts, indices, values, bias, s, memory, source, sums, pitch):
         """Write the sums of each output channel to memory[sums], channels `pitch` apart."""
         step, ones = s[STRIDE], repeat((broadcast(np.float32(1)),), vectors)
-        for b in range(s[BLOCKS], s[BLOCKS] + s[COUNT]):
-            for t in range(bounds[b], bounds[b + 1]):
-                o, start, stop, first = tasks[t, 0], tasks[t, 1], tasks[t, 2], tasks[t, 3]
+        task, start, first = s[COUNTS], s[INDICES], s[VALUES]
+        for b in range(s[BLOCKS]):
+            for o in range(0, s[CHANNELS], channels):
+                stop = start + counts[task]
+                task += 1
+                if stop == start and b > 0:  # the first block begins every sum, also an empty one
+                    continue
                 place = sums + o * pitch
-                if b == s[BLOCKS]:
+                if b == 0:
                     tile = add_outer_product(zeros(size), bias, s[BIAS] + o, 1, ones)
                 else:  # of one channel
                     tile = load_tile(memory, place, size)
                 if step == LANES:
                     for k in range(start, stop):
-                        row = load_tile(memory, source + np.int64(indices[k]) * width, vectors)
+                        row = load_tile(memory, source + np.int64(indices[k]), vectors)
                         tile = add_outer_product(tile, values, first + (k - start) * channels, 1, row)
                 else:
                     for k in range(start, stop):
-                        row = load_spread(memory, source + np.int64(indices[k]) * width, step, vectors)
+                        row = load_spread(memory, source + np.int64(indices[k]), step, vectors)
                         tile = add_outer_product(tile, values, first + (k - start) * channels, 1, row)
                 store_tile(tile, memory, place, pitch, vectors)
+                first += (stop - start) * channels
+                if channels == 1:  # groups of channels read the same places again
+                    start = stop
 
     return multiply
 
@@ -154,7 +164,7 @@ def _finish(s, width, memory, y):
 
 
 @jit
-def run(table, bounds, tasks, indices, values, bias, shape, places, x, memory, out, start, stop):
+def run(table, counts, indices, values, bias, shape, places, x, memory, out, start, stop):
     """Compute the parts start ... stop - 1 of `width` images each."""
     width, total, inner, plane, pitch, last, size = places
     for part in range(start, stop):
@@ -170,7 +180,7 @@ def run(table, bounds, tasks, indices, values, bias, shape, places, x, memory, o
                 for c in range(chunks):
                     v, end = vectors * c // chunks, vectors * (c + 1) // chunks
                     from_here, to_here, apart = source + v * s[STRIDE], sums + v * LANES, s[POOL] * vectors * LANES
-                    arguments = bounds, tasks, indices, values, bias, s, width, memory, from_here, to_here, apart
+                    arguments = counts, indices, values, bias, s, memory, from_here, to_here, apart
                     if s[DENSE]:
                         _multiply_dense(end - v, *arguments)
                     else:
@@ -187,8 +197,7 @@ class _Builder:
         self.width, self.size = width, 0
         is_image = isinstance(network.layers[0], Convolution)
         self.shape = network.input_shape if is_image else (1, 1, math.prod(network.input_shape))
-        self.bounds = [0]
-        self.tasks, self.indices, self.values, self.bias = (list[np.ndarray]() for _ in range(4))
+        self.counts, self.indices, self.values, self.bias = (list[np.ndarray]() for _ in range(4))
         steps: list[dict[str, int]] = []
         shape = self.shape
         for layer in network.layers:
@@ -219,43 +228,34 @@ class _Builder:
     def _add(self, layer: Layer, slots: np.ndarray, block: int) -> dict[str, int]:
         """Take a layer's weights, their slots, and how many columns of the dense weight make a block."""
         rows, outputs = layer.rows, layer.rows.outputs
-        place = {"blocks": len(self.bounds) - 1, "dense": int(layer.dense), "bias": sum(map(len, self.bias))}
+        arrays = {"counts": self.counts, "indices": self.indices, "values": self.values, "bias": self.bias}
+        place = {name: sum(map(len, array)) for name, array in arrays.items()} | {"dense": int(layer.dense)}
         bias = np.zeros(outputs, np.float32) if layer.bias is None else layer.bias.astype(np.float32)
         self.bias.append(np.pad(bias, (0, -outputs % GROUP)))
         if layer.dense:
             self._add_dense(rows.to_dense(), slots)
-            return place | {"count": 1}
-        starts, offset = np.arange(0, rows.columns, block), sum(map(len, self.indices))
-        first = sum(map(len, self.values)) - offset
-        # where each row's weights of each block begin: searched in row * columns + column, which rises throughout
-        keys = np.repeat(np.arange(outputs), np.diff(rows.indptr)) * rows.columns + rows.indices
-        edges = np.searchsorted(keys, np.arange(outputs)[:, None] * rows.columns + np.append(starts, rows.columns))
-        for b in range(len(starts)):
-            start, stop = offset + edges[:, b], offset + edges[:, b + 1]
-            tasks = np.stack([np.arange(outputs), start, stop, first + start], axis=1)
-            # the first block begins every sum, also an empty one
-            self._add_block(tasks if b == 0 else tasks[stop > start])
-        self.values.append(rows.values)
-        self.indices.append(slots[rows.indices])
-        return place | {"count": len(starts)}
+            return place | {"blocks": 1}
+        blocks = max(1, -(-rows.columns // block))
+        # weights lie in the order in which they are read: block by block, there row by row
+        task = rows.indices // block * outputs + np.repeat(np.arange(outputs), np.diff(rows.indptr))
+        order = np.argsort(task, kind="stable")
+        self.counts.append(np.bincount(task, minlength=blocks * outputs))
+        self.values.append(rows.values[order])
+        self.indices.append(slots[rows.indices[order]] * self.width)
+        return place | {"blocks": blocks}
 
     def _add_dense(self, weight: np.ndarray, slots: np.ndarray) -> None:
         """The same for all weights (O, K): those of GROUP channels stand side by side, one group behind the other."""
         padded = np.pad(weight, ((0, -len(weight) % GROUP), (0, 0)))
-        groups, start = padded.reshape(-1, GROUP, len(slots)), sum(map(len, self.indices))
-        first = sum(map(len, self.values)) + np.arange(len(groups)) * GROUP * len(slots)
-        one = np.ones(len(groups), np.int64)
-        self._add_block(np.stack([np.arange(len(groups)) * GROUP, start * one, (start + len(slots)) * one, first], 1))
+        groups = padded.reshape(-1, GROUP, len(slots))
+        self.counts.append(np.full(len(groups), len(slots)))
         self.values.append(groups.transpose(0, 2, 1).reshape(-1))
-        self.indices.append(slots)
-
-    def _add_block(self, tasks: np.ndarray) -> None:
-        self.tasks.append(tasks)
-        self.bounds.append(self.bounds[-1] + len(tasks))
+        self.indices.append(slots * self.width)
 
     def _block(self, rows: Rows, unit: int, unit_bytes: int) -> int:
-        """Return the columns of a block: whole units, as many as fit in the cache, or all where blocks do not pay."""
-        return max(1, _L1 // unit_bytes) * unit if rows.sparsity <= 1 - _MANY else max(1, rows.columns)
+        """Return the columns of a block: whole units, as many as fit in the cache, or more to have enough weights."""
+        enough = _ENOUGH * rows.size / max(1, len(rows.values))
+        return max(_L1 // unit_bytes, math.ceil(enough / unit), 1) * unit
 
     def _linear(self, layer: Linear) -> tuple[dict[str, int], tuple[int, int, int]]:
         inputs, outputs = layer.rows.columns, layer.rows.outputs
@@ -292,17 +292,15 @@ class Program:
     def _build(self, width: int) -> Any:
         if width not in self._built:
             b = _Builder(self._network, width)
-            indices, values = np.concatenate(b.indices).astype(np.int32), np.concatenate(b.values)
-            arrays = b.table, np.array(b.bounds), np.concatenate(b.tasks), indices, values, np.concatenate(b.bias)
-            self._built[width] = b, arrays
+            counts, indices = (np.concatenate(each).astype(np.int32) for each in (b.counts, b.indices))
+            self._built[width] = b, (b.table, counts, indices, np.concatenate(b.values), np.concatenate(b.bias))
         return self._built[width]
 
     def _width(self, images: int) -> int:
-        """Return how many images lie side by side: few weights are worth reading for fewer, which then fit in L2."""
-        layer = self._network.layers[0]
-        if isinstance(layer, Convolution):  # has pixels side by side
+        """Return how many images lie side by side."""
+        if isinstance(self._network.layers[0], Convolution):  # has pixels side by side
             return LANES
-        return min(4 if layer.rows.sparsity <= 1 - _MANY else 2, max(1, -(-images // LANES))) * LANES
+        return min(WIDTH, max(1, -(-images // LANES)) * LANES)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return what `Network.__call__` promises."""
