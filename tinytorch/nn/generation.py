@@ -49,6 +49,10 @@ class Sampling:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return the distribution that a token is drawn from, float64, for scores (..., V)."""
+        if self.top_k == 1:
+            p = np.zeros(logits.shape)
+            np.put_along_axis(p, logits.argmax(axis=-1)[..., None], 1.0, -1)
+            return p
         logits = (logits / np.float64(self.temperature)).astype(np.float64)
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             threshold = np.partition(logits, -self.top_k, axis=-1)[..., -self.top_k, None]
@@ -58,16 +62,21 @@ class Sampling:
             order = np.argsort(-p, axis=-1, kind="stable")
             ranked = np.take_along_axis(p, order, -1)
             ranked[ranked.cumsum(axis=-1) - ranked >= self.top_p] = 0  # those before it are enough
-            np.put_along_axis(p, order, ranked, -1)
+            np.put_along_axis(p, order, ranked / ranked.sum(axis=-1, keepdims=True), -1)
         return p
 
     def draw(self, logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw a token for each row of scores (B, V)."""
         if self.top_k == 1:
             return np.asarray(logits.argmax(axis=-1))
-        cumulative = self.probabilities(logits).cumsum(axis=-1)
-        draws = rng.random((len(logits), 1)) * cumulative[:, -1:]
-        return np.asarray((cumulative <= draws).sum(axis=-1))
+        return draw_from(self.probabilities(logits), rng)
+
+
+def draw_from(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw a token for each row of weights (B, V), which need not add up to 1."""
+    cumulative = p.cumsum(axis=-1)
+    draws = rng.random((len(p), 1)) * cumulative[:, -1:]
+    return np.asarray((cumulative <= draws).sum(axis=-1))
 
 
 @dataclass(frozen=True)

@@ -188,8 +188,8 @@ class GPT(Module):
             raise ValueError(f"{self.num_layers} layers need a cache each, got one of them twice")
         for cache in caches:
             cache.check((shape[0], self.blocks[0].attention.num_kv_heads, shape[1], self.embed_dim // self.num_heads))
-        if isinstance(caches, KVCache):
-            caches.belong_to(self)
+        if (belong_to := getattr(caches, "belong_to", None)) is not None:
+            belong_to(self)
         return caches[0].length
 
     def stream(
