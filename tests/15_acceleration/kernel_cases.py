@@ -7,7 +7,18 @@ holds, `positive=True` that its numbers are, and `written=True` that the kernel 
 import numpy as np
 from hypothesis import strategies as st
 
-from tinytorch.kernels import activation, attention, conv, matmul, normalization, pool, softmax, update
+from tinytorch.kernels import (
+    activation,
+    attention,
+    conv,
+    decoding,
+    int8_attention,
+    matmul,
+    normalization,
+    pool,
+    softmax,
+    update,
+)
 
 sides = st.integers(0, 6)
 widths = st.sampled_from([1, 2, 15, 16, 17, 33])
@@ -143,6 +154,27 @@ def attention_grad_case(draw, array):
     return array(*out.shape), q, k, v, array(*out.shape, values=out), array(*kept.shape, values=kept), is_causal, *grads
 
 
+def decoder_step_case(draw, array):
+    shared, group = draw(st.sampled_from([(1, 1), (2, 1), (1, 2)]))
+    depth, wide, batch = draw(widths), draw(widths), draw(st.sampled_from([0, 1, 4, 5]))
+    heads, past = shared * group, draw(st.integers(0, 2))
+    width, rows = heads * depth, (heads + 2 * shared) * depth
+    sizes = (width,), (width,), (rows, width), (rows,), (width, width), (width,)
+    sizes += (width,), (width,), (wide, width), (wide,), (width, wide), (width,)
+    weights = decoding.BlockWeights(*(array(*size) for size in sizes))
+    caches = (array(batch, shared, past + draw(st.integers(1, 2)), depth, written=True) for _ in range(2))
+    return array(batch, width), weights, *caches, heads, past, draw(st.sampled_from([None, np.zeros(batch, int)])), 1.0
+
+
+def attend_codes_case(draw, array):
+    shared, group, batch, keys = (draw(st.integers(1, 2)) for _ in range(4))
+    keys, depth = draw(st.sampled_from([keys, 17, 65])), draw(widths)
+    codes = np.random.default_rng(keys).integers(-9, 10, (2, batch, shared, keys, depth)).astype(np.int8)
+    scales = (array(batch, keys, positive=True) for _ in range(2))
+    q = array(batch, shared * group, depth)
+    return q, codes[0], next(scales), codes[1], next(scales)
+
+
 def sgd_update_case(draw, array):
     shape = rows(draw)
     p, velocity = array(*shape, written=True), array(*shape, written=True)
@@ -160,6 +192,8 @@ def adamw_update_case(draw, array):
 
 
 CASES = {
+    decoding.decoder_step: decoder_step_case,
+    int8_attention.attend_codes: attend_codes_case,
     matmul.matmul: matmul_case,
     matmul.linear: linear_case,
     conv.conv2d: conv2d_case,

@@ -36,6 +36,7 @@ RUNS: dict[str, tuple[Callable[[np.random.Generator, float], training.Rows], flo
     "16_accuracy": (quantized_accuracy.accuracy_16, 150.0, False),
     "17_sparse": (partial(over_launches, "tests.bench.sparsity"), 120.0, True),
     "17_models": (partial(over_launches, "tests.bench.smaller_models"), 120.0, False),
+    "18_generation": (partial(over_launches, "tests.bench.generation"), 60.0, True),
     "19_timer": (timer.timer_19, 90.0, False),
     "19_profiler": (profiler.profiler, 60.0, False),
 }

@@ -101,7 +101,7 @@ def test_dense_weights_are_written_as_ever(tmp_path):
 def test_arrays_are_read_by_the_names_that_a_file_without_sparse_arrays_gives_them(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(save({"a.mask": np.arange(3), "a.values": np.arange(4)}))
-    assert list(files.read_arrays(path)) == ["a.mask", "a.values"]
+    assert sorted(files.read_arrays(path)) == ["a.mask", "a.values"]
 
 
 def test_a_saved_model_with_zeros_is_read_with_its_card(tmp_path):

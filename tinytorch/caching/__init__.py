@@ -1,1 +1,23 @@
 """Keys and values that a model remembers: caches of several kinds, what they cost, and what they are good for."""
+
+from tinytorch.caching.cached_attention import CachedAttention
+from tinytorch.caching.paged import PagedKVCache
+from tinytorch.caching.pages import OutOfPages, PagePool
+from tinytorch.caching.prefix import PrefixCache
+from tinytorch.caching.quantized import QuantizedKVCache
+from tinytorch.caching.speculative import Speculation, speculate
+from tinytorch.caching.window import WindowKVCache
+from tinytorch.nn.cache import KVCache
+
+__all__ = [
+    "CachedAttention",
+    "KVCache",
+    "OutOfPages",
+    "PagePool",
+    "PagedKVCache",
+    "PrefixCache",
+    "QuantizedKVCache",
+    "Speculation",
+    "WindowKVCache",
+    "speculate",
+]

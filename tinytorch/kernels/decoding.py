@@ -57,11 +57,11 @@ def decoder_step(
     eps
         Of both layer norms.
     """
-    w, (batch, width), shared = weights, x.shape, keys.shape[1]
+    w, (batch, width), shared, depth = weights, x.shape, keys.shape[1], keys.shape[3]
     qkv = layer_norm(x, w.norm1, w.norm1_bias, eps)[0] @ w.qkv.T + w.qkv_bias
-    split = qkv.reshape(batch, heads + 2 * shared, -1)  # (B, H + 2 Hkv, d)
+    split = qkv.reshape(batch, heads + 2 * shared, depth)  # (B, H + 2 Hkv, d)
     keys[:, :, past], values[:, :, past] = split[:, heads : heads + shared], split[:, heads + shared :]
-    q = split[:, :heads].reshape(batch, shared, heads // shared, -1) * x.dtype.type(1 / math.sqrt(keys.shape[3]))
+    q = split[:, :heads].reshape(batch, shared, heads // shared, depth) * x.dtype.type(1 / math.sqrt(depth))
     scores = q @ keys[:, :, : past + 1].swapaxes(-1, -2)  # (B, Hkv, H / Hkv, past + 1)
     if starts is not None:
         scores[np.broadcast_to((np.arange(past + 1) < starts[:, None])[:, None, None], scores.shape)] = -np.inf

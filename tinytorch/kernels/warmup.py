@@ -14,6 +14,7 @@ from tinytorch.kernels import (
     conv,
     decoding,
     int8,
+    int8_attention,
     matmul,
     normalization,
     pool,
@@ -112,6 +113,8 @@ def _decoding() -> Calls:
         numbers, numbers, array(96, 32), array(96), square, numbers, numbers, numbers, square, numbers, square, numbers
     )
     yield decoding.decoder_step, (array(1, 32), weights, array(1, 1, 4, 32), array(1, 1, 4, 32), 1, 2, None, 1e-5)
+    codes, scales = np.ones((1, 1, 3, 32), np.int8), array(1, 3)
+    yield int8_attention.attend_codes, (array(1, 1, 32), codes, scales, codes, scales)
 
 
 def _integers() -> Calls:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from tinytorch.autograd import is_grad_enabled
+from tinytorch.autograd import Context, Function, is_grad_enabled
 from tinytorch.nn import init
 from tinytorch.nn.linear import Linear
 from tinytorch.nn.module import Module
@@ -118,6 +120,8 @@ class MultiHeadAttention(Module):
             return self._out_proj(ScaledDotProductAttention.apply(q, self._shared(k), self._shared(v)))
         if is_grad_enabled() and k.requires_grad:
             raise RuntimeError("no gradient flows through past_key_value: call the model under tinytorch.no_grad()")
+        if hasattr(past_key_value, "attend"):
+            return self._out_proj(Attend.apply(q, k, v, past_key_value))
         keys, values = (Tensor(array) for array in past_key_value.append(k.data, v.data))  # (B, nkv, past + T, hs)
         return self._out_proj(attend(q, self._shared(keys), self._shared(values), past_key_value.starts))
 
@@ -147,6 +151,19 @@ class MultiHeadAttention(Module):
         """Show the sizes."""
         shared = "" if self.num_kv_heads == self.num_heads else f", num_kv_heads={self.num_kv_heads}"
         return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}{shared}"
+
+
+class Attend(Function):
+    """Attention as a cache computes it: queries (B, H, T, d), keys and values (B, Hkv, T, d) -> (B, H, T, d).
+
+    There is no derivative: none flows into a cache. What it costs, only the cache knows; to a counter of operations it
+    is one that cannot be counted.
+    """
+
+    @staticmethod
+    def forward(ctx: Context, q: np.ndarray, key: np.ndarray, value: np.ndarray, layer: Any) -> np.ndarray:
+        out: np.ndarray = layer.attend(q, key, value)
+        return out
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, starts: np.ndarray | None) -> Tensor:

@@ -1,17 +1,123 @@
-"""`KVCache`: the keys and values of all layers of a model."""
+"""`KVCache`: the keys and values of all layers of a model; `Layers`: what it has in common with other caches."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, Self, overload
+from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
 import numpy as np
 
 from tinytorch.nn.attention import PastKeyValue
 
 
-class KVCache(Sequence[PastKeyValue]):
+class LayerCache(Protocol):
+    """A layer's part of a cache, as `MultiHeadAttention` takes it.
+
+    It has `append(key, value)`, which returns all keys and values as arrays, or `attend(q, key, value)`, which adds
+    them and computes attention by itself.
+    """
+
+    length: int
+
+    @property
+    def starts(self) -> np.ndarray | None:
+        """The position at which each sequence begins (batch_size,), or None if all begin at 0."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The (batch_size, num_heads, positions, head_dim) that it can hold."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise an error if keys (B, H, T, d) of `shape` do not fit."""
+
+    def reset(self) -> None:
+        """Forget all positions."""
+
+
+L = TypeVar("L", bound=LayerCache)
+
+
+class Layers(Sequence[L], Generic[L]):
+    """A cache of one item for each layer of a model: pass it as `past_key_values`. A ValueError if there is none."""
+
+    def __init__(self, layers: list[L]) -> None:
+        if not layers:
+            raise ValueError("a cache is for 1 or more layers, not 0")
+        self._layers = layers
+        self._model: weakref.ref[Any] | None = None
+
+    @classmethod
+    def of(cls, model: Any, batch_size: int = 1, max_seq_len: int | None = None) -> Self:
+        """Return an empty cache for a GPT, for its longest sequence or `max_seq_len` positions."""
+        capacity = model.max_seq_len if max_seq_len is None else max_seq_len
+        attention = model.blocks[0].attention
+        sizes: Any = batch_size, capacity, model.num_layers, attention.num_kv_heads, attention.head_dim
+        return cls(*sizes)
+
+    @overload
+    def __getitem__(self, layer_idx: int) -> L: ...
+    @overload
+    def __getitem__(self, layer_idx: slice) -> list[L]: ...
+    def __getitem__(self, layer_idx: int | slice) -> L | list[L]:
+        return self._layers[layer_idx]
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The (num_layers, batch_size, num_heads, positions, head_dim) that it can hold."""
+        return (len(self), *self._layers[0].shape)
+
+    @property
+    def length(self) -> int:
+        """How many positions every layer has seen."""
+        return min(layer.length for layer in self._layers)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated for all layers."""
+        return sum(layer.nbytes for layer in self._layers)
+
+    @property
+    def starts(self) -> np.ndarray | None:
+        """The position at which each sequence begins (batch_size,), or None if all begin at 0."""
+        return self._layers[0].starts
+
+    def truncate(self, length: int) -> None:
+        """Forget all positions but the first `length`. A ValueError if the cache does not hold so many."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"the cache holds {self.length} positions: it cannot be cut to {length}")
+        for layer in self._layers:
+            layer.length = length
+
+    def reset(self) -> None:
+        """Forget all positions, and the model that they came from; the memory stays allocated."""
+        for layer in self._layers:
+            layer.reset()
+        self._model = None
+
+    def belong_to(self, model: Any) -> None:
+        """Remember the model that fills the cache. A ValueError if another one has filled it before."""
+        owner = self._model() if self._model is not None else None
+        if self.length and owner is not None and owner is not model:
+            raise ValueError("this cache holds the keys and values of another model: reset() it, or make another cache")
+        self._model = weakref.ref(model)
+
+    def __repr__(self) -> str:
+        layers, batch, heads, capacity, dim = self.shape
+        return (
+            f"{type(self).__name__}(batch_size={batch}, max_seq_len={capacity}, num_layers={layers}, "
+            f"num_heads={heads}, head_dim={dim}): {self.length} positions, {self.nbytes:,} bytes"
+        )
+
+
+class KVCache(Layers[PastKeyValue]):
     """What a model remembers of the positions it has seen, in memory allocated once: pass it as `past_key_values`.
 
     One `PastKeyValue` for each layer. All sequences of a batch end at the same position; those that are shorter begin
@@ -36,40 +142,7 @@ class KVCache(Sequence[PastKeyValue]):
     """
 
     def __init__(self, batch_size: int, max_seq_len: int, num_layers: int, num_heads: int, head_dim: int) -> None:
-        if num_layers < 1:
-            raise ValueError(f"a cache is for 1 or more layers, not {num_layers}")
-        self._layers = [PastKeyValue(batch_size, num_heads, max_seq_len, head_dim) for _ in range(num_layers)]
-        self._model: weakref.ref[Any] | None = None
-
-    @overload
-    def __getitem__(self, layer_idx: int) -> PastKeyValue: ...
-    @overload
-    def __getitem__(self, layer_idx: slice) -> list[PastKeyValue]: ...
-    def __getitem__(self, layer_idx: int | slice) -> PastKeyValue | list[PastKeyValue]:
-        return self._layers[layer_idx]
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The allocated (num_layers, batch_size, num_heads, max_seq_len, head_dim)."""
-        return (len(self), *self._layers[0].shape)
-
-    @property
-    def length(self) -> int:
-        """How many positions every layer holds."""
-        return min(layer.length for layer in self._layers)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes allocated for keys and values together."""
-        return sum(layer.nbytes for layer in self._layers)
-
-    @property
-    def starts(self) -> np.ndarray | None:
-        """The position at which each sequence begins (batch_size,), or None if all begin at 0."""
-        return self._layers[0].starts
+        super().__init__([PastKeyValue(batch_size, num_heads, max_seq_len, head_dim) for _ in range(num_layers)])
 
     def begin_at(self, starts: np.ndarray) -> None:
         """Let each sequence begin at a position of its own (batch_size,): what comes before is padding, seen by none.
@@ -95,43 +168,6 @@ class KVCache(Sequence[PastKeyValue]):
         ValueError
             If they do not fit; the cache stays as it was.
         """
-        return self._layer(layer_idx).append(key, value)
-
-    def truncate(self, length: int) -> None:
-        """Forget all positions but the first `length`. A ValueError if the cache does not hold so many."""
-        if not 0 <= length <= self.length:
-            raise ValueError(f"the cache holds {self.length} positions: it cannot be cut to {length}")
-        for layer in self._layers:
-            layer.length = length
-
-    def reset(self) -> None:
-        """Forget all positions, and the model that they came from; the memory stays allocated."""
-        for layer in self._layers:
-            layer.reset()
-        self._model = None
-
-    def belong_to(self, model: Any) -> None:
-        """Remember the model that fills the cache. A ValueError if another one has filled it before."""
-        owner = self._model() if self._model is not None else None
-        if self.length and owner is not None and owner is not model:
-            raise ValueError("this cache holds the keys and values of another model: reset() it, or make another cache")
-        self._model = weakref.ref(model)
-
-    def _layer(self, layer_idx: int) -> PastKeyValue:
         if not 0 <= layer_idx < len(self):
             raise IndexError(f"this cache has layers 0 ... {len(self) - 1}, not {layer_idx}")
-        return self._layers[layer_idx]
-
-    def __repr__(self) -> str:
-        layers, batch, heads, capacity, dim = self.shape
-        return (
-            f"KVCache(batch_size={batch}, max_seq_len={capacity}, num_layers={layers}, num_heads={heads}, "
-            f"head_dim={dim}): {self.length} positions, {self.nbytes:,} bytes"
-        )
-
-    @classmethod
-    def of(cls, model: Any, batch_size: int = 1, max_seq_len: int | None = None) -> Self:
-        """Return an empty cache for a GPT, for its longest sequence or `max_seq_len` positions."""
-        capacity = model.max_seq_len if max_seq_len is None else max_seq_len
-        attention = model.blocks[0].attention
-        return cls(batch_size, capacity, model.num_layers, attention.num_kv_heads, attention.head_dim)
+        return self._layers[layer_idx].append(key, value)

@@ -170,6 +170,8 @@ def _check_cache(cache: KVCache, model: GPT, prompts: Prompts, max_new_tokens: i
     fed = prompts.longest + max(max_new_tokens - 1, 0)  # the last token is drawn and never fed
     if cache.length + fed > capacity:
         raise ValueError(f"the cache is too small: it holds {cache.length} of {capacity} positions, {fed} would come")
+    if prompts.are_unequal and not hasattr(cache, "begin_at"):
+        raise ValueError(f"prompts of different lengths need an nn.KVCache, not {type(cache).__name__}")
     if cache.length and prompts.are_unequal:
         raise ValueError("prompts that continue what a cache holds must be of one length")
     cache.belong_to(model)

@@ -14,7 +14,7 @@ from tinytorch.kernels.compiled.tiles import add_dot_products, add_outer_product
 
 
 @jit
-def _score(q, i, k, j, step, count, depth, p):
+def score(q, i, k, j, step, count, depth, p):
     """Write the products of a query (depth,) with `count` keys to p."""
     whole, fours = depth // LANES * LANES, count // 4 * 4
     for r in range(0, fours, 4):
@@ -45,7 +45,7 @@ def _weigh(p, count, top, scale):
 
 
 @jit
-def _add_values(p, v, j, step, count, width, factor, out):
+def add_values(p, v, j, step, count, width, factor, out):
     """Scale out (width,) and add `count` values to it, each as often as its weight says."""
     pairs = width // WIDTH * WIDTH
     for c in range(0, width, LANES):
@@ -81,14 +81,14 @@ def few_queries(q, k, v, scale, is_causal, out, log_sum, start, stop):
         for key in range(0, seen, KEYS):
             count = min(KEYS, seen - key)
             i, j = place(head, query, heads, q_step), place(head, key, heads, k_step)
-            _score(q, i, k, j, k_step[2], count, depth, p)
+            score(q, i, k, j, k_step[2], count, depth, p)
             old = top
             for r in range(0, count, LANES):
                 top = max(top, largest(load_or(p, r, count - r, -INF)))
             base = top if top > -INF else np.float32(0)  # -inf - -inf would be NaN
             shrink = np.float32(2 ** ((old - base) * factor))
             summed = summed * shrink + _weigh(p, count, base, factor)
-            _add_values(p, v, place(head, key, heads, v_step), v_step[2], count, width, shrink, row)
+            add_values(p, v, place(head, key, heads, v_step), v_step[2], count, width, shrink, row)
         target = place(head, query, heads, out_step)
         for c in range(0, width, LANES):
             store_first(out, target + c, load(row, c) * (np.float32(1) / summed), width - c)

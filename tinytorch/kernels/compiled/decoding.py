@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tinytorch.kernels import decoding as plain
 from tinytorch.kernels.compiled.activation import gelu_in_place
 from tinytorch.kernels.compiled.attention_few import few_queries
 from tinytorch.kernels.compiled.jit import jit
@@ -89,7 +90,8 @@ def _step(x, rows, n1, n1_b, qkv_w, qkv_b, out_w, out_b, n2, n2_b, up, up_b, dow
     normalize(x, n1, n1_b, eps, normal)
     _project(normal, rows, qkv_w, qkv_b, qkv)
     depth = width // heads
-    _attend(qkv.reshape(rows, -1, depth), keys, values, heads, past, starts, normal.reshape(rows, heads, depth))
+    split = qkv.reshape(rows, qkv_b.size // depth, depth)
+    _attend(split, keys, values, heads, past, starts, normal.reshape(rows, heads, depth))
     _project(normal, rows, out_w, out_b, y)
     _add(x, y)
     normalize(x, n2, n2_b, eps, normal)
@@ -104,8 +106,11 @@ def decoder_step(
     starts: np.ndarray | None, eps: float,
 ) -> np.ndarray:  # fmt: skip
     """Do a block's step on a copy of x."""
+    flat = [w.ravel() for w in weights]
+    in_rows = keys.strides[3] == values.strides[3] == 4
+    if not in_rows or not all(w.flags.aligned for w in flat):  # the weights came in a tuple, and were not looked at
+        return plain.decoder_step.version("numpy")(x, weights, keys, values, heads, past, starts, eps)
     y = x.copy()
     starts = np.zeros(len(x), np.int64) if starts is None else starts
-    flat = [w.reshape(-1) for w in weights]
     _step(y.reshape(-1), len(y), *flat, keys, values, heads, past, starts, float(eps))
     return y
