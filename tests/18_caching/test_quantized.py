@@ -5,9 +5,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tinytorch import backend, nn, no_grad
+from tinytorch import backend, data, nn, no_grad, zoo
 from tinytorch.caching.quantized import QuantizedKVCache
 from tinytorch.kernels.int8_attention import attend_codes
+from tinytorch.nn.functional import cross_entropy
 
 SIZES = st.integers(1, 9)
 
@@ -130,3 +131,16 @@ def test_mistakes_leave_it_as_it_was():
         with pytest.raises(ValueError, match=message):
             call()
         assert (cache.length, cache[0].codes.tobytes(), cache[1].scales.tobytes()) == before
+
+
+def test_on_held_out_text_it_loses_less_than_a_hundredth_of_a_nat():
+    model, tokens = zoo.load("char_gpt"), data.shakespeare("held-out").tokens.astype(np.int64)
+    length, lost = model.max_seq_len, []
+    with no_grad():
+        for start in range(0, 8 * 4 * length, 4 * length):
+            text, following = tokens[start : start + length][None], tokens[start + 1 : start + length + 1]
+            caches = None, QuantizedKVCache.of(model)
+            exact, rounded = (float(cross_entropy(model(text, cache)[0], following).data) for cache in caches)
+            lost.append(rounded - exact)
+    assert abs(np.mean(lost)) < 0.01
+    assert np.abs(lost).max() > 0  # it is not the same
