@@ -35,6 +35,9 @@ def test_every_size_is_a_factor(batch, length, layers, heads, dim, itemsize):
     ("name", "bytes_per_token"),
     [
         ("GPT-2", 36 * 1024),
+        ("GPT-2 medium", 96 * 1024),
+        ("GPT-2 large", 180 * 1024),
+        ("GPT-2 XL", 300 * 1024),
         ("Llama 2 7B", 512 * 1024),
         ("Llama 2 13B", 800 * 1024),
         ("Llama 2 70B", 320 * 1024),
@@ -46,6 +49,22 @@ def test_every_size_is_a_factor(batch, length, layers, heads, dim, itemsize):
 def test_a_position_of_a_published_model_takes_so_many_bytes_at_16_bits(name, bytes_per_token):
     """Kwon et al. (2023), section 3, count 800 KB for a token of a model of 13 billion parameters and 40 layers."""
     assert PUBLISHED[name].kv_cache_bytes(1) == bytes_per_token
+
+
+WIDTHS = {
+    "GPT-2": 768, "GPT-2 medium": 1024, "GPT-2 large": 1280, "GPT-2 XL": 1600, "Llama 2 7B": 4096, "Llama 2 13B": 5120,
+    "Llama 2 70B": 8192, "Llama 3 8B": 4096, "Llama 3 70B": 8192, "Llama 3.1 405B": 16384,
+}  # fmt: skip
+
+
+def test_heads_make_up_the_published_widths():
+    """The papers print the width of each model beside its layers; heads of queries fill it."""
+    assert {name: shape.num_heads * shape.head_dim for name, shape in PUBLISHED.items()} == WIDTHS
+
+
+def test_a_request_of_2048_tokens_takes_the_published_gigabytes():
+    """Kwon et al. (2023), section 3: up to 1.6 GB for a text of 2,048 tokens, 40 layers and a width of 5,120."""
+    assert round(PUBLISHED["Llama 2 13B"].kv_cache_bytes(2048) / 1024**3, 1) == 1.6
 
 
 @pytest.mark.parametrize("shape", PUBLISHED.values(), ids=PUBLISHED)

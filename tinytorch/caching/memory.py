@@ -69,6 +69,7 @@ _GPT2 = (
 _LLAMA1 = 'Touvron et al., "LLaMA: Open and efficient foundation language models" (2023), table 2'
 _LLAMA2 = 'Touvron et al., "Llama 2: Open foundation and fine-tuned chat models" (2023), table 1'
 _LLAMA3 = 'Dubey et al., "The Llama 3 herd of models" (2024), table 3'
+_LENGTH3 = "length: the model card of Llama 3 (2024)"
 
 PUBLISHED = {
     shape.name: shape
@@ -80,8 +81,8 @@ PUBLISHED = {
         ModelShape("Llama 2 7B", 32, 32, 32, 128, 4096, f"{_LLAMA1}; length: {_LLAMA2}"),
         ModelShape("Llama 2 13B", 40, 40, 40, 128, 4096, f"{_LLAMA1}; length: {_LLAMA2}"),
         ModelShape("Llama 2 70B", 80, 64, 8, 128, 4096, f"its published configuration; shared keys: {_LLAMA2}"),
-        ModelShape("Llama 3 8B", 32, 32, 8, 128, 8192, _LLAMA3),
-        ModelShape("Llama 3 70B", 80, 64, 8, 128, 8192, _LLAMA3),
-        ModelShape("Llama 3.1 405B", 126, 128, 8, 128, 131072, _LLAMA3),
+        ModelShape("Llama 3 8B", 32, 32, 8, 128, 8192, f"{_LLAMA3}; {_LENGTH3}"),
+        ModelShape("Llama 3 70B", 80, 64, 8, 128, 8192, f"{_LLAMA3}; {_LENGTH3}"),
+        ModelShape("Llama 3.1 405B", 126, 128, 8, 128, 131072, f"{_LLAMA3}; length: its section 3.4.2"),
     )
 }

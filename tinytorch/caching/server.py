@@ -42,9 +42,18 @@ class Requests(NamedTuple):
     ) -> Requests:  # fmt: skip
         """Draw requests that arrive at random, `rate` a second, with lengths of lognormal distributions.
 
-        `prompt` and `new` are mean lengths; none of both together is longer than `longest`. The means are near those of
-        the conversations in Kwon et al. (2023), figure 11.
+        `prompt` and `new` are the means of the distributions; each length is cut at half of `longest`, which makes the
+        means of what is drawn smaller. They are near those of the conversations in Kwon et al. (2023), figure 11.
+
+        Raises
+        ------
+        ValueError
+            If the rate or a mean is not above 0, or `longest` leaves no room for a token of the prompt and a new one.
         """
+        if not (min(rate, prompt, new) > 0 and longest > 1):
+            raise ValueError(
+                f"rate, prompt, and new must be above 0 and longest above 1, not {rate}, {prompt}, {new}, {longest}"
+            )
         sigma = 0.9
         arrival = np.cumsum(rng.exponential(1 / rate, count))
         lengths = (
@@ -76,7 +85,8 @@ class Server:
     Raises
     ------
     ValueError
-        If a size is below 1, a time negative, a step takes no time, or the memory does not hold the longest text.
+        If a size is below 1, a time negative or not finite, a step takes no time, or the memory does not hold the
+        longest text.
     """
 
     tokens: int
@@ -94,8 +104,9 @@ class Server:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.page_size is not None and self.page_size < 1:
             raise ValueError(f"a page has 1 or more tokens, not {self.page_size}")
-        if min(self.step_seconds, self.sequence_seconds, self.prefill_seconds) < 0 or not self.step_seconds:
-            raise ValueError("times cannot be negative, and a step takes some")
+        times = self.step_seconds, self.sequence_seconds, self.prefill_seconds
+        if not all(0 <= seconds < math.inf for seconds in times) or not self.step_seconds:
+            raise ValueError(f"times are finite and not negative, and a step takes some: {times}")
         if self._pages(self.max_seq_len) > self.pages:
             raise ValueError(f"a memory of {self.tokens} tokens does not hold a text of max_seq_len {self.max_seq_len}")
 
@@ -119,7 +130,7 @@ class Served:
     seconds
         From 0 to the last token of all.
     sequences
-        How many were in the batch, on average over the time in which any was.
+        How many were in the batch, on average over the time that all steps took, prompts not counted.
     utilisation
         The share of the memory that held keys and values, on average over that time.
     preemptions
@@ -149,8 +160,18 @@ class Served:
 
 
 def users_that_fit(server: Server, lengths: np.ndarray) -> int:
-    """Return how many texts of these lengths (N,), the first of them, the memory holds at once."""
-    pages = np.array([server._pages(length) for length in np.asarray(lengths).tolist()], np.int64)
+    """Return how many texts of these lengths (N,), the first of them, the memory holds at once.
+
+    Raises
+    ------
+    ValueError
+        If a text has no token, or more than `max_seq_len`.
+    """
+    lengths = np.asarray(lengths)
+    if lengths.size and not (lengths.min() >= 1 and lengths.max() <= server.max_seq_len):
+        found = f"{lengths.min()} to {lengths.max()}"
+        raise ValueError(f"texts have 1 token or more, up to max_seq_len {server.max_seq_len}, not {found}")
+    pages = np.array([server._pages(length) for length in lengths.tolist()], np.int64)
     return int(np.searchsorted(np.cumsum(pages), server.pages, side="right"))
 
 
@@ -160,11 +181,17 @@ def simulate(server: Server, requests: Requests) -> Served:
     Raises
     ------
     ValueError
-        If requests do not come in the order of arrival, or one has no token, or more than `max_seq_len`.
+        If arrays differ in length, lengths are no integers, an arrival is not finite, requests do not come in the order
+        of arrival, or one has no token, or more than `max_seq_len`.
     """
+    if len({array.shape for array in requests}) > 1 or requests.arrival.ndim != 1:
+        shapes = [array.shape for array in requests]
+        raise ValueError(f"arrival, prompt, and new must be arrays (N,) of one length, not {shapes}")
+    if not all(np.issubdtype(array.dtype, np.integer) for array in (requests.prompt, requests.new)):
+        raise ValueError(f"tokens are counted in integers, not {requests.prompt.dtype} and {requests.new.dtype}")
     total = requests.prompt + requests.new
-    if (np.diff(requests.arrival) < 0).any() or not len(total):
-        raise ValueError("there must be requests, in the order of their arrival")
+    if not len(total) or not np.isfinite(requests.arrival).all() or (np.diff(requests.arrival) < 0).any():
+        raise ValueError("there must be requests, in the order of their arrival, at finite times")
     if min(requests.prompt.min(), requests.new.min()) < 1 or total.max() > server.max_seq_len:
         raise ValueError(f"prompt and new tokens are 1 or more, together up to max_seq_len {server.max_seq_len}")
     return _Run(server, requests).run()
