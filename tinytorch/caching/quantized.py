@@ -6,6 +6,7 @@ import numpy as np
 
 from tinytorch.kernels.attention import attention
 from tinytorch.kernels.int8_attention import attend_codes
+from tinytorch.nn.attention import check_fits
 from tinytorch.nn.cache import Layers
 
 
@@ -42,11 +43,7 @@ class QuantizedLayer:
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise a ValueError if keys (B, H, T, d) of `shape` do not fit behind those held."""
-        batch, heads, capacity, dim = self.shape
-        if len(shape) != 4 or (shape[0], shape[1], shape[3]) != (batch, heads, dim):
-            raise ValueError(f"keys of shape {shape} do not belong to a cache of shape {self.shape}")
-        if self.length + shape[2] > capacity:
-            raise ValueError(f"the cache is full: it holds {self.length} of {capacity} positions, {shape[2]} more come")
+        check_fits(shape, self.shape, self.length)
 
     def attend(self, q: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
         """Add keys and values (B, Hkv, T, d) of T new positions, and let their queries (B, H, T, d) look at all.

@@ -44,14 +44,7 @@ class PastKeyValue:
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise a ValueError that names both shapes if keys (B, H, T, d) of `shape` do not fit behind those held."""
-        batch, heads, capacity, dim = self.shape
-        if len(shape) != 4 or (shape[0], shape[1], shape[3]) != (batch, heads, dim):
-            raise ValueError(f"keys of shape {shape} do not belong to a cache of shape {self.shape}")
-        if self.length + shape[2] > capacity:
-            raise ValueError(
-                f"the cache of shape {self.shape} is full: it holds {self.length} of {capacity} positions, "
-                f"keys of shape {shape} do not fit"
-            )
+        check_fits(shape, self.shape, self.length)
 
     def append(self, key: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Add the keys and values (B, H, T, d) of T new positions; return views of all: (B, H, length, d).
@@ -73,6 +66,18 @@ class PastKeyValue:
     def reset(self) -> None:
         """Forget all positions; the memory stays allocated."""
         self.length, self.starts = 0, None
+
+
+def check_fits(shape: tuple[int, ...], allocated: tuple[int, ...], length: int) -> None:
+    """Raise a ValueError if keys (B, H, T, d) of `shape` do not fit behind `length` others in the `allocated` room."""
+    batch, heads, capacity, dim = allocated
+    if len(shape) != 4 or (shape[0], shape[1], shape[3]) != (batch, heads, dim):
+        raise ValueError(f"keys of shape {shape} do not belong to a cache of shape {allocated}")
+    if length + shape[2] > capacity:
+        raise ValueError(
+            f"the cache of shape {allocated} is full: it holds {length} of {capacity} positions, "
+            f"keys of shape {shape} do not fit"
+        )
 
 
 class MultiHeadAttention(Module):
