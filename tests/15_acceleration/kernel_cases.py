@@ -161,9 +161,14 @@ def decoder_step_case(draw, array):
     width, rows = heads * depth, (heads + 2 * shared) * depth
     sizes = (width,), (width,), (rows, width), (rows,), (width, width), (width,)
     sizes += (width,), (width,), (wide, width), (wide,), (width, wide), (width,)
-    weights = decoding.BlockWeights(*(array(*size) for size in sizes))
-    caches = (array(batch, shared, past + draw(st.integers(1, 2)), depth, written=True) for _ in range(2))
-    return array(batch, width), weights, *caches, heads, past, draw(st.sampled_from([None, np.zeros(batch, int)])), 1.0
+    layers, vocab = draw(st.integers(1, 2)), draw(widths)
+    blocks = tuple(decoding.BlockWeights(*(array(*size) for size in sizes)) for _ in range(layers))
+    ends = (past + 1, width), (width,), (width,), (vocab, width)
+    weights = decoding.DecoderWeights(blocks, *(array(*size) for size in ends))
+    length, rng = past + draw(st.integers(1, 2)), np.random.default_rng(draw(st.integers(0, 9)))
+    caches = (array(layers, batch, shared, length, depth, written=True) for _ in range(2))
+    ids, starts = rng.integers(0, vocab, batch), rng.integers(0, past + 1, batch)
+    return array(vocab, width), ids, weights, *caches, heads, past, starts, 1.0
 
 
 def attend_codes_case(draw, array):

@@ -261,12 +261,20 @@ MOVES = {
 }
 
 
-# A transformer block's step: other definitions, one after another
+# A GPT's step: other definitions, one after another
 
 
-def decoder_step(x, weights, keys, values, heads, past, starts, eps):
+def decoder_step(tokens, ids, weights, keys, values, heads, past, starts, eps):
+    blocks, positions, norm, norm_b, head = weights
+    x = embed(tokens, ids[:, 0]) + embed(positions, np.array([past - int(start) for start in starts]))
+    for block, k, v in zip(blocks, keys, values, strict=True):
+        x = block_step(x, block, k, v, heads, past, starts, eps)
+    return _first.linear_layer(layer_norm(x, norm, norm_b, eps), head, None)[:, None]
+
+
+def block_step(x, weights, keys, values, heads, past, starts, eps):
     norm1, norm1_b, qkv, qkv_b, out, out_b, norm2, norm2_b, up, up_b, down, down_b = weights
-    x, shared = x[:, 0], keys.shape[1]
+    shared = keys.shape[1]
     split = _first.linear_layer(layer_norm(x, norm1, norm1_b, eps), qkv, qkv_b)
     split = split.reshape(len(x), heads + 2 * shared, -1)
     for cache, new in ((keys, split[:, heads : heads + shared]), (values, split[:, heads + shared :])):
@@ -275,13 +283,12 @@ def decoder_step(x, weights, keys, values, heads, past, starts, eps):
     group = np.repeat(np.arange(shared), heads // shared)
     seen = np.empty(x.shape, object)
     for b, query in enumerate(split[:, :heads, None]):
-        first = 0 if starts is None else int(starts[b])
-        held = (cache[b : b + 1, group, first : past + 1] for cache in (keys, values))
+        held = (cache[b : b + 1, group, int(starts[b]) : past + 1] for cache in (keys, values))
         seen[b] = _first.attend(query[None], *held, False).reshape(-1)
     x = x + _first.linear_layer(seen, out, out_b)
     wide = _first.linear_layer(layer_norm(x, norm2, norm2_b, eps), up, up_b)
     wide = _first.ACTIVATIONS[activation.GELU].forward(wide)
-    return (x + _first.linear_layer(wide, down, down_b))[:, None]
+    return x + _first.linear_layer(wide, down, down_b)
 
 
 STEPS = {decoding.DecoderStep: Definition(decoder_step, None, gathers=True)}

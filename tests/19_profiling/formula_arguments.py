@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinytorch import Function
-from tinytorch.kernels.decoding import BlockWeights
+from tinytorch.kernels.decoding import BlockWeights, DecoderWeights
 from tinytorch.ops import (
     activation,
     attention,
@@ -128,15 +128,17 @@ def _(draw, dtype):
 
 @arguments(decoding.DecoderStep)
 def _(draw, dtype):
-    shared, group, depth, batch, past, wide = (draw(SIZES) for _ in range(6))
-    heads, dtype = shared * group, np.dtype(np.float32)
+    shared, group, depth, batch, past, wide, layers, more = (draw(SIZES) for _ in range(8))
+    heads, dtype, rng = shared * group, np.dtype(np.float32), np.random.default_rng(draw(SEEDS))
     width, rows = heads * depth, (heads + 2 * shared) * depth
     sizes = (width,), (width,), (rows, width), (rows,), (width, width), (width,)
     sizes += (width,), (width,), (wide, width), (wide,), (width, wide), (width,)
-    weights = tuple(values(draw, s, dtype) for s in sizes)
-    caches = [values(draw, (batch, shared, past + 2, depth), dtype) for _ in range(2)]
-    starts = draw(st.sampled_from([None, np.zeros(batch, np.int64)]))
-    return [values(draw, (batch, 1, width), dtype), BlockWeights(*weights), *caches, heads, past, starts, 1e-2]
+    blocks = tuple(BlockWeights(*(values(draw, s, dtype) for s in sizes)) for _ in range(layers))
+    ends = (past + 1, width), (width,), (width,), (batch + more, width)
+    weights = DecoderWeights(blocks, *(values(draw, s, dtype) for s in ends))
+    caches = [values(draw, (layers, batch, shared, past + 2, depth), dtype) for _ in range(2)]
+    tokens, ids = values(draw, (batch + more, width), dtype), rng.permutation(batch + more)[:batch, None]
+    return [tokens, ids, weights, *caches, heads, past, np.zeros(batch, np.int64), 1e-2]
 
 
 @arguments(normalization.LayerNorm)

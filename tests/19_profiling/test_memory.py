@@ -190,8 +190,11 @@ def test_caches_of_keys_and_values_are_found_in_calls_and_can_be_given(rng):
         gpt.generate([1, 2, 3], 5, rng=rng)
     assert memory.peak["cache"] == 3 * one
     assert end_of(memory, "cache") == 0
-    assert "keys of the cache of blocks.2" in {row[1] for row in memory.at_peak().rows}
+    assert "keys of the cache" in {row[1] for row in memory.at_peak().rows}
     caches = gpt.empty_past_key_values(4)
+    with MemoryProfiler(gpt) as memory, no_grad():
+        gpt.blocks[2](Tensor(np.ones((4, 2, 8), np.float32)), caches[2])
+    assert "keys of the cache of blocks.2" in {row[1] for row in memory.at_peak().rows}
     with MemoryProfiler(gpt, caches=caches) as memory:
         pass
     assert memory.peak["cache"] == 3 * 4 * one

@@ -1,13 +1,14 @@
-"""One step of a transformer block in generation: a single new position of each sequence, the others in a cache.
+"""One step of a GPT in generation: a single new position of each sequence, the others in a cache.
 
 With one position at a time every product is one of a matrix with a vector, and the time is that of reading weights and
-cache. What costs beside it are calls, so the compiled version does a whole block in one.
+cache. What costs beside it are calls, so the compiled version does the whole model in one.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,35 +36,80 @@ class BlockWeights(NamedTuple):
     down_bias: np.ndarray
 
 
-@kernel
+class _Weights(NamedTuple):
+    blocks: tuple[BlockWeights, ...]
+    positions: np.ndarray
+    norm: np.ndarray
+    norm_bias: np.ndarray
+    head: np.ndarray
+
+
+class DecoderWeights(_Weights):
+    """What a GPT has learned, but for its tokens: blocks, positions (max_seq_len, C), last norm, and head (V, C)."""
+
+    def arrays(self) -> list[np.ndarray]:
+        """Return all of them, block after block."""
+        return [w for block in self.blocks for w in block] + list(self[1:])
+
+    @cached_property
+    def addresses(self) -> np.ndarray | None:
+        """Where each array lies, int64, for code that reads one after another; None if it cannot.
+
+        It can if all are float32, in one piece, and of the same sizes in each block.
+        """
+        arrays, sizes = self.arrays(), {tuple(w.shape for w in block) for block in self.blocks}
+        if len(sizes) != 1 or not all(
+            w.dtype == np.float32 and w.flags.c_contiguous and w.flags.aligned for w in arrays
+        ):
+            return None
+        return np.array([w.ctypes.data for w in arrays])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DecoderWeights, tuple(self)  # a copy lies elsewhere
+
+
+@partial(kernel, indices=True)
 def decoder_step(
-    x: np.ndarray, weights: BlockWeights, keys: np.ndarray, values: np.ndarray, heads: int, past: int,
-    starts: np.ndarray | None, eps: float,
+    tokens: np.ndarray, ids: np.ndarray, weights: DecoderWeights, keys: np.ndarray, values: np.ndarray, heads: int,
+    past: int, starts: np.ndarray, eps: float,
 ) -> np.ndarray:  # fmt: skip
-    """Return x + attention(norm(x)), then that + mlp(norm(that)), and add a position to the cache.
+    """Return the scores (B, V) of each sequence's next token, and add a position to the cache.
 
     Parameters
     ----------
-    x
-        The new position of each sequence (B, C).
+    tokens
+        The embedding of each token (V, C).
+    ids
+        The new token of each sequence (B,).
     keys, values
-        The cache (B, Hkv, max_seq_len, d): what is new is written to position `past`.
+        The cache (layers, B, Hkv, max_seq_len, d): what is new is written to position `past`.
     heads
         Of queries: a multiple of Hkv; neighbours share keys and values.
     past
         How many positions came before, below max_seq_len.
     starts
-        Where each sequence begins (B,), or None: what comes before it is not looked at.
+        Where each sequence begins (B,), 0 to `past`: what comes before it is not looked at.
     eps
-        Of both layer norms.
+        Of all layer norms.
     """
+    x = tokens[ids] + weights.positions[past - starts]
+    for block, k, v in zip(weights.blocks, keys, values, strict=True):
+        x = block_step(x, block, k, v, heads, past, starts, eps)
+    return np.asarray(layer_norm(x, weights.norm, weights.norm_bias, eps)[0] @ weights.head.T)
+
+
+def block_step(
+    x: np.ndarray, weights: BlockWeights, keys: np.ndarray, values: np.ndarray, heads: int, past: int,
+    starts: np.ndarray, eps: float,
+) -> np.ndarray:  # fmt: skip
+    """Return x + attention(norm(x)), then that + mlp(norm(that)), for x (B, C) and a layer's part of the cache."""
     w, (batch, width), shared, depth = weights, x.shape, keys.shape[1], keys.shape[3]
     qkv = layer_norm(x, w.norm1, w.norm1_bias, eps)[0] @ w.qkv.T + w.qkv_bias
     split = qkv.reshape(batch, heads + 2 * shared, depth)  # (B, H + 2 Hkv, d)
     keys[:, :, past], values[:, :, past] = split[:, heads : heads + shared], split[:, heads + shared :]
     q = split[:, :heads].reshape(batch, shared, heads // shared, depth) * x.dtype.type(1 / math.sqrt(depth))
     scores = q @ keys[:, :, : past + 1].swapaxes(-1, -2)  # (B, Hkv, H / Hkv, past + 1)
-    if starts is not None:
+    if starts.any():
         scores[np.broadcast_to((np.arange(past + 1) < starts[:, None])[:, None, None], scores.shape)] = -np.inf
     seen = softmax(scores) @ values[:, :, : past + 1]
     x = x + (seen.reshape(batch, width) @ w.out.T + w.out_bias)
@@ -73,23 +119,34 @@ def decoder_step(
 
 @decoder_step.naive
 def decoder_step_naive(
-    x: np.ndarray, weights: BlockWeights, keys: np.ndarray, values: np.ndarray, heads: int, past: int,
-    starts: np.ndarray | None, eps: float,
+    tokens: np.ndarray, ids: np.ndarray, weights: DecoderWeights, keys: np.ndarray, values: np.ndarray, heads: int,
+    past: int, starts: np.ndarray, eps: float,
 ) -> np.ndarray:  # fmt: skip
     """Work number by number, on one sequence after the other."""
-    w, shared, out = weights, keys.shape[1], np.empty_like(x)
-    for b in range(len(x)):
-        qkv = _linear(layer_norm_naive(x[b : b + 1], w.norm1, w.norm1_bias, eps)[0], w.qkv, w.qkv_bias)
-        split = qkv.reshape(heads + 2 * shared, -1)
-        keys[b, :, past], values[b, :, past] = split[heads : heads + shared], split[heads + shared :]
-        first = 0 if starts is None else int(starts[b])
-        seen = np.empty((1, heads, split.shape[1]), np.float32)
-        for h in range(heads):
-            k, v = (cache[b, h * shared // heads, first : past + 1][None, None] for cache in (keys, values))
-            seen[0, h] = attention_naive(split[h][None, None, None], k, v, False)[0][0, 0, 0]
-        y = x[b : b + 1] + _linear(seen.reshape(1, -1), w.out, w.out_bias)
-        hidden = gelu_naive(_linear(layer_norm_naive(y, w.norm2, w.norm2_bias, eps)[0], w.up, w.up_bias))
-        out[b] = (y + _linear(hidden, w.down, w.down_bias))[0]
+    out = np.empty((len(ids), len(weights.head)), np.float32)
+    for b, (token, start) in enumerate(zip(ids.tolist(), starts.tolist(), strict=True)):
+        x = tokens[token] + weights.positions[past - start]
+        for block, k, v in zip(weights.blocks, keys, values, strict=True):
+            x = _block_step(x[None], block, k[b : b + 1], v[b : b + 1], heads, past, start, eps)
+        x = layer_norm_naive(x[None], weights.norm, weights.norm_bias, eps)[0]
+        out[b] = _linear(x, weights.head, np.zeros(len(weights.head)))[0]
+    return out
+
+
+def _block_step(
+    x: np.ndarray, w: BlockWeights, keys: np.ndarray, values: np.ndarray, heads: int, past: int, start: int, eps: float
+) -> np.ndarray:
+    shared = keys.shape[1]
+    qkv = _linear(layer_norm_naive(x, w.norm1, w.norm1_bias, eps)[0], w.qkv, w.qkv_bias)
+    split = qkv.reshape(heads + 2 * shared, -1)
+    keys[0, :, past], values[0, :, past] = split[heads : heads + shared], split[heads + shared :]
+    seen = np.empty((1, heads, split.shape[1]), np.float32)
+    for h in range(heads):
+        k, v = (cache[0, h * shared // heads, start : past + 1][None, None] for cache in (keys, values))
+        seen[0, h] = attention_naive(split[h][None, None, None], k, v, False)[0][0, 0, 0]
+    y = x + _linear(seen.reshape(1, -1), w.out, w.out_bias)
+    hidden = gelu_naive(_linear(layer_norm_naive(y, w.norm2, w.norm2_bias, eps)[0], w.up, w.up_bias))
+    out: np.ndarray = (y + _linear(hidden, w.down, w.down_bias))[0]
     return out
 
 

@@ -109,10 +109,12 @@ def _attention() -> Calls:
 
 def _decoding() -> Calls:
     numbers, square = array(32), array(32, 32)
-    weights = decoding.BlockWeights(
+    block = decoding.BlockWeights(
         numbers, numbers, array(96, 32), array(96), square, numbers, numbers, numbers, square, numbers, square, numbers
     )
-    yield decoding.decoder_step, (array(1, 32), weights, array(1, 1, 4, 32), array(1, 1, 4, 32), 1, 2, None, 1e-5)
+    weights, cache = decoding.DecoderWeights((block,), square, numbers, numbers, square), array(1, 1, 1, 4, 32)
+    first = np.zeros(1, np.int64)
+    yield decoding.decoder_step, (square, first, weights, cache, cache, 1, 2, first, 1e-5)
     codes, scales = np.ones((1, 1, 3, 32), np.int8), array(1, 3)
     yield int8_attention.attend_codes, (array(1, 1, 32), codes, scales, codes, scales)
 

@@ -21,14 +21,23 @@ class PastKeyValue:
     ----------
     batch_size, num_heads, max_seq_len, head_dim
         `keys` and `values` are float32 arrays of shape (batch_size, num_heads, max_seq_len, head_dim).
+    memory
+        These two arrays, where they are parts of larger ones; they are allocated if it is left out.
     """
 
-    def __init__(self, batch_size: int, num_heads: int, max_seq_len: int, head_dim: int) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        num_heads: int,
+        max_seq_len: int,
+        head_dim: int,
+        memory: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
         shape = (batch_size, num_heads, max_seq_len, head_dim)
-        if min(shape) < 1:
-            raise ValueError(f"every size of a cache must be at least 1, got {shape}")
-        self.keys = np.zeros(shape, np.float32)
-        self.values = np.zeros(shape, np.float32)
+        check_sizes(shape)
+        keys, values = memory or (np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+        self.keys: np.ndarray = keys
+        self.values: np.ndarray = values
         self.length = 0
         self.starts: np.ndarray | None = None  # where each sequence begins, if not at 0: what comes before is padding
 
@@ -66,6 +75,12 @@ class PastKeyValue:
     def reset(self) -> None:
         """Forget all positions; the memory stays allocated."""
         self.length, self.starts = 0, None
+
+
+def check_sizes(shape: tuple[int, ...]) -> None:
+    """Raise a ValueError if a cache of `shape` would hold nothing."""
+    if min(shape) < 1:
+        raise ValueError(f"every size of a cache must be at least 1, got {shape}")
 
 
 def check_fits(shape: tuple[int, ...], allocated: tuple[int, ...], length: int) -> None:

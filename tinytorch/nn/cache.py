@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
 import numpy as np
 
-from tinytorch.nn.attention import PastKeyValue
+from tinytorch.nn.attention import PastKeyValue, check_sizes
 
 
 class LayerCache(Protocol):
@@ -66,6 +66,9 @@ class Layers(Sequence[L], Generic[L]):
     def __getitem__(self, layer_idx: int | slice) -> L | list[L]:
         return self._layers[layer_idx]
 
+    def __iter__(self) -> Iterator[L]:
+        return iter(self._layers)
+
     def __len__(self) -> int:
         return len(self._layers)
 
@@ -105,7 +108,9 @@ class Layers(Sequence[L], Generic[L]):
     def belong_to(self, model: Any) -> None:
         """Remember the model that fills the cache. A ValueError if another one has filled it before."""
         owner = self._model() if self._model is not None else None
-        if self.length and owner is not None and owner is not model:
+        if owner is model:
+            return
+        if self.length and owner is not None:
             raise ValueError("this cache holds the keys and values of another model: reset() it, or make another cache")
         self._model = weakref.ref(model)
 
@@ -126,8 +131,8 @@ class KVCache(Layers[PastKeyValue]):
     Parameters
     ----------
     batch_size, max_seq_len, num_layers, num_heads, head_dim
-        Keys and values of a layer are float32 arrays (batch_size, num_heads, max_seq_len, head_dim). With grouped-query
-        attention `num_heads` counts the heads of keys and values.
+        `keys` and `values` are float32 arrays (num_layers, batch_size, num_heads, max_seq_len, head_dim). With
+        grouped-query attention `num_heads` counts the heads of keys and values.
 
     Raises
     ------
@@ -142,7 +147,10 @@ class KVCache(Layers[PastKeyValue]):
     """
 
     def __init__(self, batch_size: int, max_seq_len: int, num_layers: int, num_heads: int, head_dim: int) -> None:
-        super().__init__([PastKeyValue(batch_size, num_heads, max_seq_len, head_dim) for _ in range(num_layers)])
+        sizes = batch_size, num_heads, max_seq_len, head_dim
+        check_sizes(sizes)
+        self.keys, self.values = (np.zeros((max(num_layers, 0), *sizes), np.float32) for _ in range(2))
+        super().__init__([PastKeyValue(*sizes, part) for part in zip(self.keys, self.values, strict=True)])
 
     def begin_at(self, starts: np.ndarray) -> None:
         """Let each sequence begin at a position of its own (batch_size,): what comes before is padding, seen by none.
@@ -152,7 +160,7 @@ class KVCache(Layers[PastKeyValue]):
         ValueError
             If the cache is not empty, or there is not one position for each sequence.
         """
-        starts = np.asarray(starts)
+        starts = np.asarray(starts).astype(np.int64)
         if self.length or starts.shape != self.shape[1:2] or starts.min() < 0:
             raise ValueError(f"{self.shape[1]} sequences of an empty cache begin at as many positions, got {starts}")
         for layer in self._layers:

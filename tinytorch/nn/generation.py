@@ -190,7 +190,7 @@ def _loop(
     fed = ids
     for _ in range(max_new_tokens):
         with no_grad():  # not around the loop: the caller runs between two tokens
-            logits = model.forward(fed, cache).data[:, -1]
+            logits = model(fed, cache).data[:, -1]
         tokens = np.where(ended, ENDED, how.draw(logits, rng))
         yield tokens
         if stop:

@@ -48,12 +48,16 @@ class Embedding(Module):
     def forward(self, ids: Tensor | np.ndarray) -> Tensor:
         """Look the rows up. An IndexError names the first number that is not in the table."""
         array = ids.data if isinstance(ids, Tensor) else np.asarray(ids)
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"Embedding takes integers, not {array.dtype}")
-        if array.size and (array.min() < 0 or array.max() >= self.num_embeddings):
-            bad = array[(array < 0) | (array >= self.num_embeddings)].flat[0]
-            raise IndexError(f"id {bad} is outside of the table's 0 ... {self.num_embeddings - 1}")
+        self.check(array)
         return embedding_ops.Embedding.apply(self.weight, array)
+
+    def check(self, ids: np.ndarray) -> None:
+        """Raise a TypeError if `ids` are no integers, an IndexError if one is not in the table."""
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"Embedding takes integers, not {ids.dtype}")
+        if ids.size and (ids.min() < 0 or ids.max() >= self.num_embeddings):
+            bad = ids[(ids < 0) | (ids >= self.num_embeddings)].flat[0]
+            raise IndexError(f"id {bad} is outside of the table's 0 ... {self.num_embeddings - 1}")
 
     def extra_repr(self) -> str:
         """Show the sizes."""

@@ -22,9 +22,14 @@ class Module:
     """Base of all layers and models. Assign parameters and sub-modules to attributes; write `forward`."""
 
     training: bool = True
+    changes = 0  # how often an attribute of any module was set: what was learned of a model may be kept until it rises
 
     def __init__(self) -> None:
         self._buffers: list[str] = []
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        Module.changes += 1
+        super().__setattr__(name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; subclasses write it."""

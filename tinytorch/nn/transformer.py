@@ -1,4 +1,4 @@
-"""The transformer block and GPT: a decoder-only language model."""
+"""GPT: a decoder-only language model."""
 
 from __future__ import annotations
 
@@ -9,77 +9,16 @@ from typing import Any
 import numpy as np
 
 from tinytorch.autograd import is_grad_enabled
-from tinytorch.kernels.decoding import BlockWeights
 from tinytorch.nn import init
-from tinytorch.nn.activation import GELU
-from tinytorch.nn.attention import MultiHeadAttention, PastKeyValue
-from tinytorch.nn.cache import KVCache
+from tinytorch.nn.attention import PastKeyValue
+from tinytorch.nn.block import TransformerBlock
+from tinytorch.nn.cache import KVCache, Layers
+from tinytorch.nn.decoder import decoder_step
 from tinytorch.nn.generation import Prompt, Sampling, as_prompts, new_tokens
 from tinytorch.nn.linear import Embedding, Linear
-from tinytorch.nn.module import Module, Sequential
+from tinytorch.nn.module import Module
 from tinytorch.nn.normalization import LayerNorm
-from tinytorch.ops.decoding import DecoderStep
 from tinytorch.tensor import Tensor
-
-
-class TransformerBlock(Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); the MLP is `mlp_ratio` times as wide as x: (B, T, C) -> (B, T, C).
-
-    Source: the order of the norms is that of Radford et al., "Language models are unsupervised multitask learners"
-    (GPT-2, 2019), section 2.3.
-    """
-
-    def __init__(
-        self,
-        embed_dim: int,
-        num_heads: int,
-        mlp_ratio: int = 4,
-        rng: np.random.Generator | None = None,
-        num_kv_heads: int | None = None,
-    ) -> None:
-        super().__init__()
-        rng = init.generator(rng)
-        self.mlp_ratio = mlp_ratio
-        self.norm1 = LayerNorm(embed_dim)
-        self.attention = MultiHeadAttention(embed_dim, num_heads, rng=rng, num_kv_heads=num_kv_heads)
-        self.norm2 = LayerNorm(embed_dim)
-        self.mlp = Sequential(
-            Linear(embed_dim, mlp_ratio * embed_dim, rng=rng), GELU(), Linear(mlp_ratio * embed_dim, embed_dim, rng=rng)
-        )
-
-    def forward(self, x: Tensor, past_key_value: PastKeyValue | None = None) -> Tensor:
-        """Pass x (B, T, C) through attention and MLP; `past_key_value` as in `MultiHeadAttention.forward`."""
-        if x.ndim == 3 and x.shape[1] == 1 and isinstance(past_key_value, PastKeyValue) and self._is_plain(x):
-            return self._step(x, past_key_value)
-        x = x + self.attention(self.norm1(x), past_key_value)
-        return x + self.mlp(self.norm2(x))
-
-    def _is_plain(self, x: Tensor) -> bool:
-        """Whether one operation can do it all: no layer was exchanged, and nobody wants a gradient."""
-        attention, layers = self.attention, (self.norm1, self.norm2, *self.mlp)
-        linears = attention.in_proj, attention.out_proj, *layers[2::2]
-        return (
-            not is_grad_enabled()
-            and x.dtype == np.float32
-            and type(attention) is MultiHeadAttention
-            and [type(layer) for layer in layers] == [LayerNorm, LayerNorm, Linear, GELU, Linear]
-            and all(type(layer) is Linear and layer.bias is not None for layer in linears)
-            and self.norm1.eps == self.norm2.eps
-        )
-
-    def _step(self, x: Tensor, past: PastKeyValue) -> Tensor:
-        """Pass x (B, 1, C), the position behind those in the cache, through attention and MLP in one operation."""
-        attention, batch = self.attention, x.shape[0]
-        past.check((batch, attention.num_kv_heads, 1, attention.head_dim))
-        if x.shape[2] != attention.embed_dim:
-            raise ValueError(f"MultiHeadAttention takes (B, T, {attention.embed_dim}), got shape {x.shape}")
-        layers: tuple[Any, ...] = (self.norm1, attention.in_proj, attention.out_proj)
-        layers += (self.norm2, self.mlp[0], self.mlp[2])
-        weights = BlockWeights(*(p.data for layer in layers for p in (layer.weight, layer.bias)))
-        how = attention.num_heads, past.length, past.starts, self.norm1.eps
-        y: Tensor = DecoderStep.apply(x, weights, past.keys, past.values, *how)
-        past.length += 1
-        return y
 
 
 class GPT(Module):
@@ -165,6 +104,8 @@ class GPT(Module):
         past = self._check_past(ids.shape, past_key_values)
         if past + ids.shape[1] > self.max_seq_len:
             raise ValueError(f"{past} + {ids.shape[1]} positions, but this model has max_seq_len {self.max_seq_len}")
+        if (scores := decoder_step(self, ids, past_key_values)) is not None:
+            return scores
         positions = np.arange(past, past + ids.shape[1])
         if past_key_values is not None and (starts := past_key_values[0].starts) is not None:
             positions = np.maximum(positions - starts[:, None], 0)  # (B, T); padding has none
@@ -179,18 +120,21 @@ class GPT(Module):
             return 0
         if is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
             raise RuntimeError("no gradient flows through past_key_values: call the model under tinytorch.no_grad()")
-        if len(caches) != self.num_layers or len({cache.length for cache in caches}) != 1:
-            shapes, lengths = [cache.shape for cache in caches], [cache.length for cache in caches]
+        lengths = [cache.length for cache in caches]
+        if len(lengths) != self.num_layers or lengths.count(lengths[0]) != self.num_layers:
+            shapes = [cache.shape for cache in caches]
             raise ValueError(
                 f"{self.num_layers} layers need as many caches of one length, got lengths {lengths}, shapes {shapes}"
             )
-        if len({id(cache) for cache in caches}) != self.num_layers:
+        of_one_shape = isinstance(caches, Layers)
+        if not of_one_shape and len({id(cache) for cache in caches}) != self.num_layers:
             raise ValueError(f"{self.num_layers} layers need a cache each, got one of them twice")
-        for cache in caches:
-            cache.check((shape[0], self.blocks[0].attention.num_kv_heads, shape[1], self.embed_dim // self.num_heads))
+        new = shape[0], self.blocks[0].attention.num_kv_heads, shape[1], self.embed_dim // self.num_heads
+        for cache in caches[:1] if of_one_shape else caches:
+            cache.check(new)
         if (belong_to := getattr(caches, "belong_to", None)) is not None:
             belong_to(self)
-        return caches[0].length
+        return lengths[0]
 
     def stream(
         self,

@@ -1,22 +1,22 @@
-"""A transformer block's step in generation as one operation."""
+"""A GPT's step in generation as one operation."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tinytorch.autograd import Context, Function
-from tinytorch.kernels.decoding import BlockWeights, decoder_step
+from tinytorch.kernels.decoding import DecoderWeights, decoder_step
 
 
 class DecoderStep(Function):
-    """A block's result for one new position of each sequence, (B, 1, C) -> the same shape, and a longer cache.
+    """The scores of the next token (B, 1, V), for one new token of each sequence (B, 1), and a longer cache.
 
     There is no derivative: none flows into a cache.
     """
 
     @staticmethod
     def forward(
-        ctx: Context, x: np.ndarray, weights: BlockWeights, keys: np.ndarray, values: np.ndarray, heads: int, past: int,
-        starts: np.ndarray | None, eps: float,
+        ctx: Context, tokens: np.ndarray, ids: np.ndarray, weights: DecoderWeights, keys: np.ndarray,
+        values: np.ndarray, heads: int, past: int, starts: np.ndarray, eps: float,
     ) -> np.ndarray:  # fmt: skip
-        return decoder_step(x[:, 0], weights, keys, values, heads, past, starts, eps)[:, None]
+        return decoder_step(tokens, ids[:, 0], weights, keys, values, heads, past, starts, eps)[:, None]

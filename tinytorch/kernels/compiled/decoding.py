@@ -1,4 +1,4 @@
-"""A transformer block's step in one call: weights are read where they lie, a row for each output, and once.
+"""A GPT's step in one call: weights are read where they lie, a row for each output, and once.
 
 Outputs are dot products of eight rows of weights with a vector, or of four rows with four vectors: of more sequences at
 once each number of a weight serves four.
@@ -16,7 +16,7 @@ from tinytorch.kernels.compiled.activation import gelu_in_place
 from tinytorch.kernels.compiled.attention_few import few_queries
 from tinytorch.kernels.compiled.jit import jit
 from tinytorch.kernels.compiled.layer_norm import normalize
-from tinytorch.kernels.compiled.simd import LANES
+from tinytorch.kernels.compiled.simd import LANES, array_at, flat
 from tinytorch.kernels.compiled.tiles import add_dot_products, store_totals, zeros
 
 
@@ -51,10 +51,11 @@ def _project(x, rows, weight, bias, out):
         r += many
     for r in range(rows):
         for o in range(outputs):
-            rest = bias[o]
-            for k in range(whole, inputs):
-                rest += x[r * inputs + k] * weight[o * inputs + k]
-            out[r * outputs + o] += rest
+            out[r * outputs + o] += bias[o]
+        if whole < inputs:
+            for o in range(outputs):
+                for k in range(whole, inputs):
+                    out[r * outputs + o] += x[r * inputs + k] * weight[o * inputs + k]
 
 
 @jit(any_layout=True)
@@ -82,35 +83,50 @@ def _add(x, y):
 
 
 @jit
-def _step(x, rows, n1, n1_b, qkv_w, qkv_b, out_w, out_b, n2, n2_b, up, up_b, down, down_b, keys, values, heads, past,
-          starts, eps):  # fmt: skip
-    width, hidden = out_b.size, up_b.size
+def _block(x, rows, weights, width, hidden, keys, values, heads, past, starts, eps):
+    """Do a block's step on x (rows, width), which lies flat; `weights` tells where its twelve arrays lie."""
+    depth, shared = keys.shape[3], keys.shape[1]
+    lines = (heads + 2 * shared) * depth
     normal, y, wide = np.empty(x.size, np.float32), np.empty(x.size, np.float32), np.empty(rows * hidden, np.float32)
-    qkv = np.empty(rows * qkv_b.size, np.float32)
-    normalize(x, n1, n1_b, eps, normal)
-    _project(normal, rows, qkv_w, qkv_b, qkv)
-    depth = width // heads
-    split = qkv.reshape(rows, qkv_b.size // depth, depth)
+    qkv = np.empty(rows * lines, np.float32)
+    normalize(x, array_at(weights[0], width), array_at(weights[1], width), eps, normal)
+    _project(normal, rows, array_at(weights[2], lines * width), array_at(weights[3], lines), qkv)
+    split = qkv.reshape(rows, heads + 2 * shared, depth)
     _attend(split, keys, values, heads, past, starts, normal.reshape(rows, heads, depth))
-    _project(normal, rows, out_w, out_b, y)
+    _project(normal, rows, array_at(weights[4], width * width), array_at(weights[5], width), y)
     _add(x, y)
-    normalize(x, n2, n2_b, eps, normal)
-    _project(normal, rows, up, up_b, wide)
+    normalize(x, array_at(weights[6], width), array_at(weights[7], width), eps, normal)
+    _project(normal, rows, array_at(weights[8], hidden * width), array_at(weights[9], hidden), wide)
     gelu_in_place(wide)
-    _project(wide, rows, down, down_b, y)
+    _project(wide, rows, array_at(weights[10], width * hidden), array_at(weights[11], width), y)
     _add(x, y)
+
+
+@jit(any_layout=True)
+def _step(tokens, ids, weights, hidden, keys, values, heads, past, starts, eps, out):
+    rows, width, last = ids.size, tokens.shape[1], weights.size - 4
+    x, normal = np.empty(rows * width, np.float32), np.empty(rows * width, np.float32)
+    for b in range(rows):
+        place = array_at(weights[last], (past + 1) * width)
+        for c in range(width):
+            x[b * width + c] = tokens[ids[b], c] + place[(past - starts[b]) * width + c]
+    for layer in range(keys.shape[0]):
+        block = weights[12 * layer : 12 * layer + 12]
+        _block(x, rows, block, width, hidden, keys[layer], values[layer], heads, past, starts, eps)
+    normalize(x, array_at(weights[last + 1], width), array_at(weights[last + 2], width), eps, normal)
+    head, none = array_at(weights[last + 3], out.shape[1] * width), np.zeros(out.shape[1], np.float32)
+    _project(normal, rows, head, none, flat(out))
 
 
 def decoder_step(
-    x: np.ndarray, weights: Any, keys: np.ndarray, values: np.ndarray, heads: int, past: int,
-    starts: np.ndarray | None, eps: float,
+    tokens: np.ndarray, ids: np.ndarray, weights: Any, keys: np.ndarray, values: np.ndarray, heads: int, past: int,
+    starts: np.ndarray, eps: float,
 ) -> np.ndarray:  # fmt: skip
-    """Do a block's step on a copy of x."""
-    flat = [w.ravel() for w in weights]
-    in_rows = keys.strides[3] == values.strides[3] == 4
-    if not in_rows or not all(w.flags.aligned for w in flat):  # the weights came in a tuple, and were not looked at
-        return plain.decoder_step.version("numpy")(x, weights, keys, values, heads, past, starts, eps)
-    y = x.copy()
-    starts = np.zeros(len(x), np.int64) if starts is None else starts
-    _step(y.reshape(-1), len(y), *flat, keys, values, heads, past, starts, float(eps))
-    return y
+    """Do a step where the weights lie."""
+    in_rows = keys.strides[4] == values.strides[4] == 4
+    if not in_rows or weights.addresses is None:
+        return plain.decoder_step.version("numpy")(tokens, ids, weights, keys, values, heads, past, starts, eps)
+    out = np.empty((len(ids), len(weights.head)), np.float32)
+    hidden = len(weights.blocks[0].up)
+    _step(tokens, ids, weights.addresses, hidden, keys, values, heads, past, starts, float(eps), out)
+    return out

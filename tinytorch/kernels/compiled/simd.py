@@ -267,25 +267,42 @@ _binary(operator.gt, "fcmp_ordered", mask, ">")
 _binary(operator.ne, "fcmp_unordered", mask, "!=")  # true for NaN, as in Python
 
 
+def _borrowed(context, builder, result, data, size):
+    """Return a flat array over memory that somebody else keeps alive."""
+    new, item = context.make_array(result)(context, builder), context.get_constant(types.intp, 4)
+    populate_array(
+        new,
+        data=data,
+        shape=cgutils.pack_array(builder, [size]),
+        strides=cgutils.pack_array(builder, [item]),
+        itemsize=item,
+        meminfo=None,
+    )
+    return new._getvalue()
+
+
+_FLAT = types.Array(types.float32, 1, "C")
+
+
 @intrinsic
 def flat(typing, array):
     """The memory from the first element of an array on, as a flat array; the caller counts with the strides."""
     if not (isinstance(array, types.Array) and array.dtype == types.float32):
         return None
-    result = types.Array(types.float32, 1, "C")
 
     def generate(context, builder, signature, args):
-        old = context.make_array(array)(context, builder, args[0])
-        new = context.make_array(result)(context, builder)
-        size, item = context.get_constant(types.intp, 1 << 60), context.get_constant(types.intp, 4)
-        populate_array(
-            new,
-            data=builder.bitcast(old.data, _F32.as_pointer()),
-            shape=cgutils.pack_array(builder, [size]),
-            strides=cgutils.pack_array(builder, [item]),
-            itemsize=item,
-            meminfo=None,
-        )
-        return new._getvalue()  # borrowed: the caller's array keeps the memory alive
+        data = context.make_array(array)(context, builder, args[0]).data
+        size = context.get_constant(types.intp, 1 << 60)
+        return _borrowed(context, builder, _FLAT, builder.bitcast(data, _F32.as_pointer()), size)
 
-    return result(array), generate
+    return _FLAT(array), generate
+
+
+@intrinsic
+def array_at(typing, address, size):
+    """The `size` numbers that lie at an address, as a flat array; the caller keeps them alive."""
+
+    def generate(context, builder, signature, args):
+        return _borrowed(context, builder, _FLAT, builder.inttoptr(args[0], _F32.as_pointer()), args[1])
+
+    return _FLAT(types.intp, types.intp), generate

@@ -11,6 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from tinytorch.kernels.compiled.simd import (
+    _I32,
     _I64,
     _V,
     _VI,
@@ -25,7 +26,6 @@ from tinytorch.kernels.compiled.simd import (
     _store,
     _store_first,
     _suffix,
-    _total,
     vector,
 )
 
@@ -124,6 +124,24 @@ def add_dot_products(typing, tile, a, i, a_stride, b, j, b_stride, rows):
     return tile(tile, a, types.intp, types.intp, b, types.intp, types.intp, rows), generate
 
 
+def _totals(builder, vectors):
+    """Return the sum of the lanes of each of some vectors, a power of two of them: two are folded into one at once."""
+    parts, size = 1, LANES
+    while len(vectors) > 1 or size > 1:
+        single = len(vectors) == 1
+        size //= 2
+        firsts = [2 * size * part + i for part in range(parts) for i in range(size)]
+        if not single:
+            firsts += [LANES + i for i in firsts]
+            parts *= 2
+        kind, folded = ir.VectorType(_I32, len(firsts)), []
+        for a, b in zip(vectors[::2], vectors[::2] if single else vectors[1::2], strict=True):
+            low, high = (ir.Constant(kind, [i + shift for i in firsts]) for shift in (0, size))
+            folded.append(builder.fadd(builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)))
+        vectors = folded
+    return vectors[0]
+
+
 @intrinsic
 def store_totals(typing, tile, array, index, stride, width):
     """Write the sum of the lanes of each vector: rows of `width` (a constant) numbers, `stride` apart."""
@@ -131,11 +149,13 @@ def store_totals(typing, tile, array, index, stride, width):
         return None
 
     def generate(context, builder, signature, args):
-        for n in range(len(tile)):
+        together = min(width.literal_value, LANES)
+        for n in range(0, len(tile), together):
             row, column = divmod(n, width.literal_value)
             place = builder.add(args[2], builder.add(builder.mul(args[3], _I64(row)), _I64(column)))
-            number = _total(builder, builder.extract_value(args[0], n))
-            builder.store(number, _pointer(context, builder, array, args[1], place), align=4)
+            sums = _totals(builder, [builder.extract_value(args[0], n + v) for v in range(together)])
+            pointer = builder.bitcast(_pointer(context, builder, array, args[1], place), sums.type.as_pointer())
+            builder.store(sums, pointer, align=4)
         return context.get_dummy_value()
 
     return types.void(tile, array, types.intp, types.intp, width), generate

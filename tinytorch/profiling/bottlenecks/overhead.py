@@ -17,7 +17,7 @@ import numpy as np
 from tinytorch import optim
 from tinytorch.autograd import Function
 from tinytorch.kernels.backend import current_backend
-from tinytorch.kernels.decoding import BlockWeights
+from tinytorch.kernels.decoding import BlockWeights, DecoderWeights
 from tinytorch.ops import (
     activation,
     attention,
@@ -114,8 +114,9 @@ def small_calls() -> Iterator[tuple[type[Function], tuple[Any, ...]]]:
     yield attention.ScaledDotProductAttention, (_one(1, 1, 1, 1),) * 3
     block = BlockWeights(*[numbers, numbers, np.ones((3, 1), np.float32), np.ones(3, np.float32)], *[numbers] * 8)
     block = block._replace(**{name: np.ones((1, 1), np.float32) for name in ("out", "up", "down")})
-    cache = np.ones((2, 1, 1, 1, 1), np.float32)
-    yield DecoderStep, (_one(1, 1, 1), block, *cache, 1, 0, None, 1e-5)
+    weights = DecoderWeights((block,), np.ones((1, 1), np.float32), numbers, numbers, np.ones((1, 1), np.float32))
+    cache = np.ones((2, 1, 1, 1, 1, 1), np.float32)
+    yield DecoderStep, (_one(1, 1), index[:, None], weights, *cache, 1, 0, index, 1e-5)
     yield embedding.Embedding, (_one(1, 1), index)
     yield loss.CrossEntropy, (_one(1, 1), index)
     for name in ("Sum", "Mean", "Max"):

@@ -7,6 +7,7 @@ from typing import Any
 
 from tinytorch.autograd import Variable
 from tinytorch.nn.attention import PastKeyValue
+from tinytorch.nn.cache import KVCache
 from tinytorch.nn.module import Module, Parameter
 from tinytorch.optim import Optimizer
 from tinytorch.profiling.dispatch import Call
@@ -72,8 +73,8 @@ class Census:
             self.meet(call.target)
             for value in (*call.inputs, *call.options.values()):
                 for cache in value if isinstance(value, list | tuple) else (value,):
-                    if isinstance(cache, PastKeyValue):
-                        self.meet_cache(cache, f"the cache of {self._path(call.module)}")
+                    if isinstance(cache, KVCache | PastKeyValue):
+                        self.meet_cache(cache, f"the cache of {self._path(call.module)}".removesuffix(" of "))
         elif call.kind == "forward":
             for value in (*call.inputs, *call.options.values()):
                 for array in arrays_in(value):

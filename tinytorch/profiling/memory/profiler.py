@@ -86,7 +86,7 @@ class MemoryProfiler(Observer):
     optimizer
         Counts its state from the beginning; otherwise from its first step on.
     caches
-        Objects whose attributes are arrays of keys and values; a `PastKeyValue` that a module is given is known.
+        Objects whose attributes are arrays of keys and values; a `KVCache` or `PastKeyValue` that a module is given is known.
 
     Raises
     ------

@@ -1,10 +1,11 @@
-"""A transformer block's step in generation: what its layers cost one by one."""
+"""A GPT's step in generation: what its layers cost one by one."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from tinytorch.kernels.decoding import BlockWeights
+from tinytorch.kernels.decoding import BlockWeights, DecoderWeights
 from tinytorch.ops.decoding import DecoderStep
 from tinytorch.profiling.flops.count import Count, counts, traffic
 from tinytorch.profiling.flops.formulas.activation import GELU, SOFTMAX
@@ -16,16 +17,26 @@ from tinytorch.profiling.shapes import Array
 
 @counts(DecoderStep, "forward")
 def _decoder_step(operation: Operation) -> Count:
-    """For each sequence: a MAC for each weight, two norms, GELU, two sums; attention of one query to the cache.
+    """For each sequence: a sum of two rows, the blocks, a norm, and a MAC for each weight of the head.
 
-    Where sequences begin later than at 0, so much of it is not done; the shapes do not tell.
+    Where sequences begin later than at 0, less is done and more rows of positions are read; the shapes do not tell.
     """
-    x, weights, keys, values, heads, past, starts = operation.inputs[:7]
-    w, batch, width = BlockWeights(*weights), x.shape[0], x.shape[2]
+    tokens, ids, weights, keys, values, heads, past, starts = operation.inputs[:8]
+    w, batch, width = DecoderWeights(*weights), ids.shape[0], tokens.shape[1]
+    macs, others = math.prod(w.head.shape), width + ELEMENT * width + GROUP
+    for block in w.blocks:
+        more_macs, more_others = _block(BlockWeights(*block), heads, past + 1, keys.shape[4] + values.shape[4])
+        macs, others = macs + more_macs, others + more_others
+    rows = [Array((min(batch, tokens.shape[0]), width), tokens.dtype), Array((1, width), w.positions.dtype)]
+    held = [Array((*cache.shape[:3], past + 1, cache.shape[4]), cache.dtype) for cache in (keys, values)]
+    moved = traffic(*rows, ids, w.blocks, w.norm, w.norm_bias, w.head, *held, starts, result(operation))
+    return Count(batch * macs, batch * (2 * macs + others), moved)
+
+
+def _block(w: Any, heads: int, held: int, depth: int) -> tuple[int, int]:
+    """Count the MACs of a block, and its other operations: biases, two norms, GELU, two sums, one query's attention."""
     matrices, biases = (w.qkv, w.out, w.up, w.down), (w.qkv_bias, w.out_bias, w.up_bias, w.down_bias)
-    held, scores = past + 1, heads * (past + 1)
-    macs = sum(math.prod(matrix.shape) for matrix in matrices) + scores * (keys.shape[3] + values.shape[3])
+    scores, width = heads * held, w.out_bias.shape[0]
+    macs = sum(math.prod(matrix.shape) for matrix in matrices) + scores * depth
     others = sum(bias.shape[0] for bias in biases) + 2 * (ELEMENT * width + GROUP) + GELU * w.up_bias.shape[0]
-    others += 2 * width + scores * (1 + SOFTMAX)
-    read = [Array((*cache.shape[:2], held, cache.shape[3]), cache.dtype) for cache in (keys, values)]
-    return Count(batch * macs, batch * (2 * macs + others), traffic(x, *weights, *read, starts, result(operation)))
+    return macs, others + 2 * width + scores * (1 + SOFTMAX)
