@@ -86,7 +86,8 @@ class MemoryProfiler(Observer):
     optimizer
         Counts its state from the beginning; otherwise from its first step on.
     caches
-        Objects whose attributes are arrays of keys and values; a `KVCache` or `PastKeyValue` that a module is given is known.
+        Objects whose attributes are arrays of keys and values; those of the framework are known when a module is given
+        one.
 
     Raises
     ------
