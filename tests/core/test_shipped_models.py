@@ -1,9 +1,12 @@
 """The shipped weights, evaluated once more on the whole test data: a card is never better than its file."""
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinytorch import data, zoo
-from tinytorch.zoo.evaluation import accuracy, nats_per_token
+from tinytorch.zoo.evaluation import accuracy, anomaly_auc, auc, nats_per_token
 
 
 def test_shipped_cnn_reaches_its_bar_and_what_its_card_says():
@@ -20,6 +23,20 @@ def test_shipped_gpt_reaches_its_bar_and_what_its_card_says():
     assert row["unit"] == "nats/char"
     assert found <= 1.70
     assert found == pytest.approx(row["value"], abs=0.002)
+
+
+def test_shipped_autoencoder_reaches_its_bar_and_what_its_card_says():
+    test = data.fashion_mnist("test")
+    found = anomaly_auc(zoo.load("anomaly_autoencoder"), test, test.classes.index("sneaker"))
+    row = zoo.read_card("anomaly_autoencoder")["rows"]["AUC"]
+    assert found >= 0.98
+    assert found == pytest.approx(row["value"], abs=0.001)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1), st.lists(st.integers(0, 5), min_size=1))
+def test_auc_is_the_share_of_pairs_in_the_right_order(high, low):
+    pairs = [(a > b) + 0.5 * (a == b) for a in high for b in low]
+    assert auc(np.array(high), np.array(low)) == pytest.approx(sum(pairs) / len(pairs))
 
 
 @pytest.mark.parametrize("name", zoo.RECIPES)

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from tinytorch.zoo.files import read_card, read_state
-from tinytorch.zoo.models import char_gpt, reference_cnn
+from tinytorch.zoo.models import anomaly_autoencoder, char_gpt, reference_cnn
 from tinytorch.zoo.recipes import RECIPES, recipe
 
-__all__ = ["RECIPES", "char_gpt", "load", "read_card", "recipe", "reference_cnn"]
+__all__ = ["RECIPES", "anomaly_autoencoder", "char_gpt", "load", "read_card", "recipe", "reference_cnn"]
 
 
 def load(name: str) -> Any:
-    """Return a trained model, "reference_cnn" or "char_gpt", in evaluation mode.
+    """Return a trained model, "reference_cnn", "char_gpt" or "anomaly_autoencoder", in evaluation mode.
 
     Raises
     ------

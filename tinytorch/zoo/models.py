@@ -1,6 +1,8 @@
-"""The two models that every chapter makes smaller or faster."""
+"""The models that chapters make smaller or faster."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,3 +22,12 @@ def reference_cnn(rng: np.random.Generator | None = None) -> nn.Sequential:
 def char_gpt(rng: np.random.Generator | None = None) -> nn.GPT:
     """Build a GPT over the characters of `tinytorch.data.text.VOCABULARY`, with a context of 256 of them."""
     return nn.GPT(len(VOCABULARY), embed_dim=128, num_layers=4, num_heads=4, max_seq_len=256, rng=rng)
+
+
+def anomaly_autoencoder(rng: np.random.Generator | None = None) -> nn.Sequential:
+    """Four linear layers that draw an image again from 16 numbers: (N, 1, 28, 28) -> (N, 784)."""
+    sizes = (28 * 28, 128, 16, 128, 28 * 28)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs, rng=rng), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

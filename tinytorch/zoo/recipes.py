@@ -11,10 +11,21 @@ import numpy as np
 from tinytorch import data, nn
 from tinytorch.nn.functional import cross_entropy
 from tinytorch.tensor import Tensor
-from tinytorch.zoo.evaluation import accuracy, nats_per_token
-from tinytorch.zoo.models import char_gpt, reference_cnn
+from tinytorch.zoo.evaluation import accuracy, anomaly_auc, nats_per_token
+from tinytorch.zoo.models import anomaly_autoencoder, char_gpt, reference_cnn
 
 Batch = tuple[np.ndarray, np.ndarray]
+
+
+def _cross_entropy(model: Any, batch: Batch) -> Tensor:
+    inputs, targets = batch
+    return cross_entropy(model(Tensor(inputs) if inputs.dtype.kind == "f" else inputs), targets)
+
+
+def _squared_error(model: Any, batch: Batch) -> Tensor:
+    inputs = batch[0]
+    difference = model(Tensor(inputs)) - Tensor(inputs.reshape(len(inputs), -1))
+    return (difference * difference).mean()
 
 
 @dataclass(frozen=True)
@@ -33,11 +44,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-
-    def loss(self, model: Any, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy of a batch."""
-        inputs, targets = batch
-        return cross_entropy(model(Tensor(inputs) if inputs.dtype.kind == "f" else inputs), targets)
+    loss: Callable[[Any, Batch], Tensor] = _cross_entropy
 
 
 _CNN_BATCH, _GPT_BATCH, _GPT_LENGTH = 64, 16, 256
@@ -59,6 +66,17 @@ def _image_batches(seed: int) -> Callable[[int], Batch]:
     return batch
 
 
+def _sneaker_batches(seed: int) -> Callable[[int], Batch]:
+    images, labels, classes = data.fashion_mnist("train-full")
+    sneakers = np.flatnonzero(labels == classes.index("sneaker"))
+
+    def batch(step: int) -> Batch:
+        chosen = np.random.default_rng([seed, step]).choice(sneakers, _CNN_BATCH)
+        return images[chosen], labels[chosen]
+
+    return batch
+
+
 def _text_batches(seed: int) -> Callable[[int], Batch]:
     tokens = data.shakespeare("train").tokens
     return lambda step: data.windows(tokens, _GPT_BATCH, _GPT_LENGTH, np.random.default_rng([seed, step]))
@@ -66,6 +84,11 @@ def _text_batches(seed: int) -> Callable[[int], Batch]:
 
 def _evaluate_cnn(model: nn.Module) -> float:
     return round(100 * accuracy(model, data.fashion_mnist("test")), 4)
+
+
+def _evaluate_autoencoder(model: nn.Module) -> float:
+    test = data.fashion_mnist("test")
+    return anomaly_auc(model, test, test.classes.index("sneaker"))
 
 
 def _evaluate_gpt(model: nn.GPT) -> float:
@@ -96,6 +119,22 @@ RECIPES = {
         lr=2e-3,
         betas=(0.9, 0.99),
         weight_decay=0.1,
+    ),
+    "anomaly_autoencoder": Recipe(
+        build=anomaly_autoencoder,
+        batches=_sneaker_batches,
+        evaluate=_evaluate_autoencoder,
+        metric={
+            "name": "AUC",
+            "unit": "of 1",
+            "what": "the 1,000 sneakers among the test images against the others",
+        },
+        dataset="fashion_mnist",
+        unit="images",
+        steps=4000,
+        warmup_steps=100,
+        lr=2e-3,
+        loss=_squared_error,
     ),
 }
 
