@@ -121,8 +121,8 @@ class Visit:
         self.page.evaluate("() => Promise.all([document.fonts.ready, window.MathJax?.startup?.promise])")
         return self.page
 
-    def violations(self) -> list[str]:
-        """Return what axe finds: rule, help and the first elements."""
+    def violations(self, rules: list[str] | None = None, without: list[str] | None = None) -> list[str]:
+        """Return what axe finds, by all rules or by some of them: rule, help and the first elements."""
         self.page.evaluate(AXE.read_text("utf-8"))
         # Solutions lie folded: what is in them is looked at too.
         self.page.evaluate(
@@ -136,7 +136,10 @@ class Visit:
             }"""
         )
         # The theme's button for light and dark is called after its purpose, its icons after their state.
-        result = self.page.evaluate("() => axe.run({ exclude: ['.theme-switch-button'] })")
+        options: dict[str, Any] = {"rules": {rule: {"enabled": False} for rule in without or ()}}
+        if rules:
+            options["runOnly"] = rules
+        result = self.page.evaluate("(how) => axe.run({ exclude: ['.theme-switch-button'] }, how)", options)
         return [
             f"{found['id']}: {found['help']}: "
             + "; ".join(f"{node['html'][:200]} ({(node['failureSummary'] or '')[:200]})" for node in found["nodes"][:3])
