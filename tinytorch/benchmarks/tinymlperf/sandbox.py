@@ -1,0 +1,291 @@
+"""Submissions run in a process of their own, within limits of time and memory, timed by the clock of this one."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinytorch.benchmarks.tinymlperf import messages
+from tinytorch.benchmarks.tinymlperf.limits import Limits
+from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
+
+WORKER = "tinytorch.benchmarks.tinymlperf.worker"
+
+# What the interpreter, its libraries and the cache of compiled kernels need to be found.
+_KEPT = ("PATH", "HOME", "USERPROFILE", "LOCALAPPDATA", "SYSTEMROOT", "XDG_CACHE_HOME", "TINYTORCH_CACHE_DIR")
+_LIBRARIES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_LOG = 4000  # characters at the end of the log
+_PATIENCE = 5.0  # seconds in which a process that closed its pipe has to end
+
+
+class SandboxError(RuntimeError):
+    """The process could not be started or used, through no fault of a submission."""
+
+
+class Timed(NamedTuple):
+    """The outputs of a run, and the seconds from the first byte of its inputs to the last of its outputs."""
+
+    seconds: float
+    outputs: list[np.ndarray]
+
+
+class Sandbox:
+    """A process that holds one submission and runs it on request, as a context: `with Sandbox(path) as sandbox:`.
+
+    The process gets no labels, none of this process's environment beside what it needs to start, an empty folder to
+    work in, one thread, and as much time, memory, open files and processes as `limits` and the system allow. The clock
+    is this process's, and an answer counts only if it names a number that came with the request: none can be prepared.
+
+    It is a second wall, not the first: a submission contains no code, and all of it is checked before it runs. The
+    process can still read what its user may read, and use the network.
+
+    Parameters
+    ----------
+    path
+        The submission.
+    limits
+        `start_seconds`, `run_seconds`, `memory_bytes` and `output_bytes` hold for the process, the others for the file.
+    module
+        The program of the process, a module that calls `worker.serve`.
+
+    Attributes
+    ----------
+    log
+        The end of what the last process wrote to its standard error, once it is closed. Not for strangers.
+
+    Raises
+    ------
+    Rejected
+        From entering and from each request: by the submission's fault. After `timeout`, `crashed` or outputs that are
+        too large the process is gone; enter again for a new one.
+    SandboxError
+        By no fault of the submission.
+    """
+
+    def __init__(self, path: str | Path, limits: Limits | None = None, module: str = WORKER) -> None:
+        self.path, self.limits, self.module = Path(path).absolute(), limits or Limits(), module
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._late, self.log = False, ""
+
+    def __enter__(self) -> Sandbox:
+        if self._process:
+            raise SandboxError("the sandbox is in use: make another one")
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(
+        self, inputs: Mapping[str, np.ndarray], shapes: Sequence[tuple[int, ...]] | None = None
+    ) -> list[np.ndarray]:
+        """Return the outputs for these inputs: float32, finite, and of these shapes if they are given."""
+        return self.timed(inputs, shapes).outputs
+
+    def time(self, inputs: Mapping[str, np.ndarray], shapes: Sequence[tuple[int, ...]] | None = None) -> float:
+        """Return the seconds of one run."""
+        return self.timed(inputs, shapes).seconds
+
+    def timed(self, inputs: Mapping[str, np.ndarray], shapes: Sequence[tuple[int, ...]] | None = None) -> Timed:
+        """Return both, of the same run."""
+        return self._request({"call": "run", "names": list(inputs)}, list(inputs.values()), shapes)
+
+    def reset(self, batch: int) -> None:
+        """Make a language model forget, and expect so many sequences."""
+        self._request({"call": "reset", "batch": batch}, [], [])
+
+    def step(self, ids: np.ndarray, shapes: Sequence[tuple[int, ...]] | None = None) -> Timed:
+        """Return what a language model that remembers says after these ids, (batch, positions), too."""
+        return self._request({"call": "step"}, [ids], shapes)
+
+    def close(self) -> None:
+        """End the process, all that it started, and its folder."""
+        if self._process:
+            self._kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                pipe.close()  # type: ignore[union-attr]
+            self._process = None
+        if self._folder:
+            with suppress(OSError):
+                self.log = Path(self._folder.name, "log").read_text("utf-8", "replace")[-_LOG:]
+            self._folder.cleanup()
+            self._folder = None
+
+    def _start(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="tinymlperf-", ignore_cleanup_errors=True)
+        with Path(self._folder.name, "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", self.module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                bufsize=0,
+                cwd=self._folder.name,
+                env=_environment(self._folder.name),
+                start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+        try:
+            self._exchange([], self.limits.start_seconds)
+        except Rejected as rejected:
+            raise SandboxError(f"the process did not start: {rejected.message}. Its log ends:\n{self.log}") from None
+        self._request({"path": str(self.path), "limits": asdict(self.limits)}, [], [], self.limits.start_seconds)
+
+    def _request(
+        self,
+        header: dict[str, Any],
+        inputs: list[np.ndarray],
+        shapes: Sequence[tuple[int, ...]] | None,
+        limit: float | None = None,
+    ) -> Timed:
+        if not self._process:
+            raise SandboxError("there is no process: enter the sandbox, with Sandbox(path) as sandbox")
+        nonce = secrets.token_hex(8)
+        parts = messages.encode({**header, "nonce": nonce}, inputs)
+        try:
+            seconds, reply, outputs = self._exchange(parts, limit or self.limits.run_seconds)
+        except Rejected:
+            raise
+        except BaseException:  # Ctrl-C: the answer may still come, and would be taken for that of the next request
+            self.close()
+            raise
+        if reply.get("answers") != nonce:
+            raise self._gone(Code.CRASHED, "the process answered what was not asked")
+        if "code" in reply:
+            raise _refusal(reply)
+        _check(outputs, shapes)
+        return Timed(seconds, outputs)
+
+    def _exchange(
+        self, parts: Sequence[bytes | memoryview], limit: float
+    ) -> tuple[float, dict[str, Any], list[np.ndarray]]:
+        """Return the seconds from the first byte of a message to the last of its answer, and the answer."""
+        assert self._process is not None
+        to, answers = self._process.stdin, self._process.stdout
+        assert isinstance(to, io.FileIO)
+        assert isinstance(answers, io.FileIO)
+        self._late, raw, bad = False, None, ""
+        watch = threading.Timer(limit, self._time_out)
+        watch.daemon = True
+        watch.start()
+        try:
+            start = time.perf_counter()
+            messages.write(to, parts)
+            raw = messages.read(answers, self.limits.output_bytes)
+            seconds = time.perf_counter() - start
+        except (OSError, EOFError):
+            pass  # the process has ended
+        except messages.BadMessage as error:
+            bad = str(error)
+        finally:
+            watch.cancel()
+            watch.join()  # from here on it cannot kill what answers the next request
+        if bad:
+            raise self._gone(Code.WRONG_OUTPUT, f"the process sent {bad}")
+        if raw is None or self._late:
+            raise self._ended(limit)
+        try:
+            return seconds, *messages.decode(*raw)
+        except messages.BadMessage as error:
+            raise self._gone(Code.CRASHED, f"the process sent {error}") from None
+
+    def _time_out(self) -> None:
+        self._late = True
+        self._kill()
+
+    def _kill(self) -> None:
+        """Kill the process and its group. It is not waited for before, so that its number cannot be another's yet."""
+        if self._process is None:
+            return
+        if sys.platform == "win32":
+            self._process.kill()
+            return
+        with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group that has ended
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _gone(self, code: Code, message: str) -> Rejected:
+        self.close()
+        return Rejected(code, message)
+
+    def _ended(self, limit: float) -> Rejected:
+        """Return why the process has ended."""
+        assert self._process is not None
+        process = self._process
+        pretends = not self._late and not _has_ended(process)
+        self.close()
+        if self._late or process.returncode == -getattr(signal, "SIGXCPU", 0):
+            return Rejected(Code.TIMEOUT, f"it took over {limit:g} s: make the model smaller or faster")
+        if pretends:
+            return Rejected(Code.CRASHED, "the process stopped answering")
+        if process.returncode == -getattr(signal, "SIGKILL", 0):
+            return Rejected(Code.OUT_OF_MEMORY, "the system ended the process, as it does where memory is short")
+        return Rejected(Code.CRASHED, f"the process ended with status {process.returncode}")
+
+
+def _environment(folder: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in (*_KEPT, *_LIBRARIES) if name in os.environ}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),  # the same modules as here
+        "PYTHONHASHSEED": "0",
+        "PYTHONUTF8": "1",
+        "TMPDIR": folder,
+        "TEMP": folder,
+        **dict.fromkeys(_ONE_THREAD, "1"),
+    }
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Return whether a process that closed its pipe ends soon. Its status stays to be asked for."""
+    stop = time.monotonic() + _PATIENCE
+    while time.monotonic() < stop:
+        if sys.platform == "win32":
+            ended = process.poll() is not None
+        else:
+            ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+        if ended:
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def _refusal(reply: dict[str, Any]) -> Rejected:
+    """Return the rejection that a process reports; the words are its own, so they are made fit to be shown."""
+    code, message = reply["code"], str(reply.get("message"))[:500]
+    known = code if isinstance(code, str) and code in set(Code) else Code.CRASHED
+    return Rejected(Code(known), "".join(c if c.isprintable() else " " for c in message))
+
+
+def _check(outputs: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]] | None) -> None:
+    if shapes is not None and [a.shape for a in outputs] != [tuple(s) for s in shapes]:
+        found = ", ".join(map(str, (a.shape for a in outputs))) or "none"
+        wanted = ", ".join(map(str, shapes)) or "none"
+        raise Rejected(Code.WRONG_OUTPUT, f"the outputs' shapes are {found}: the task expects {wanted}")
+    for i, array in enumerate(outputs):
+        if array.dtype != np.float32:
+            raise Rejected(Code.WRONG_OUTPUT, f"output {i} is {array.dtype}: the task expects float32")
+        if not np.isfinite(array).all():
+            raise Rejected(Code.WRONG_OUTPUT, f"output {i}, of shape {array.shape}, holds NaN or an infinite number")
