@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +22,9 @@ import numpy as np
 
 from tinytorch.benchmarks.tinymlperf import messages
 from tinytorch.benchmarks.tinymlperf.limits import Limits
+from tinytorch.benchmarks.tinymlperf.messages import Channel, Message
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
+from tinytorch.benchmarks.tinymlperf.watch import Watch, has_ended, kill
 
 WORKER = "tinytorch.benchmarks.tinymlperf.worker"
 
@@ -31,7 +33,7 @@ _KEPT = ("PATH", "HOME", "USERPROFILE", "LOCALAPPDATA", "SYSTEMROOT", "XDG_CACHE
 _LIBRARIES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _LOG = 4000  # characters at the end of the log
-_PATIENCE = 5.0  # seconds in which a process that closed its pipe has to end
+_SHARED = 2**26  # bytes of memory in each direction; a page of it is taken when it is first written to
 
 
 class SandboxError(RuntimeError):
@@ -72,8 +74,8 @@ class Sandbox:
     Raises
     ------
     Rejected
-        From entering and from each request: by the submission's fault. After `timeout`, `crashed` or outputs that are
-        too large the process is gone; enter again for a new one.
+        From entering and from each request: by the submission's fault. Where the process did not survive it, the next
+        request gets a SandboxError; enter again for a new one.
     SandboxError
         By no fault of the submission.
     """
@@ -82,7 +84,9 @@ class Sandbox:
         self.path, self.limits, self.module = Path(path).absolute(), limits or Limits(), module
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._late, self.log = False, ""
+        self._channel: Channel | None = None
+        self._watch: Watch | None = None
+        self.log = ""
 
     def __enter__(self) -> Sandbox:
         if self._process:
@@ -123,12 +127,16 @@ class Sandbox:
 
     def close(self) -> None:
         """End the process, all that it started, and its folder."""
+        if self._watch:
+            self._watch.end()
+            self._watch = None
         if self._process:
-            self._kill()
+            kill(self._process)
             self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                pipe.close()  # type: ignore[union-attr]
             self._process = None
+        if self._channel:
+            self._channel.close()
+            self._channel = None
         if self._folder:
             with suppress(OSError):
                 self.log = Path(self._folder.name, "log").read_text("utf-8", "replace")[-_LOG:]
@@ -137,20 +145,32 @@ class Sandbox:
 
     def _start(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tinymlperf-", ignore_cleanup_errors=True)
-        with Path(self._folder.name, "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self.module],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                bufsize=0,
-                cwd=self._folder.name,
-                env=_environment(self._folder.name),
-                start_new_session=True,  # Ctrl-C is for this process, which then ends that one
-                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-            )
+        shared = _shared_memory()
         try:
-            self._exchange([], self.limits.start_seconds)
+            with Path(self._folder.name, "log").open("wb") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", self.module, *map(str, shared)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    bufsize=0,
+                    pass_fds=shared,
+                    cwd=self._folder.name,
+                    env=_environment(self._folder.name),
+                    start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+                    creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+                )
+            to, answers = self._process.stdin, self._process.stdout
+            assert isinstance(to, io.FileIO)
+            assert isinstance(answers, io.FileIO)
+            outgoing, incoming = (mmap.mmap(number, 0) for number in shared) if shared else (None, None)
+            self._channel = Channel(answers, to, incoming, outgoing)
+        finally:
+            for number in shared:
+                os.close(number)
+        self._watch = Watch(self._process)
+        try:
+            self._exchange(None, self.limits.start_seconds)
         except Rejected as rejected:
             raise SandboxError(f"the process did not start: {rejected.message}. Its log ends:\n{self.log}") from None
         self._request({"path": str(self.path), "limits": asdict(self.limits)}, [], [], self.limits.start_seconds)
@@ -162,13 +182,11 @@ class Sandbox:
         shapes: Sequence[tuple[int, ...]] | None,
         limit: float | None = None,
     ) -> Timed:
-        if not self._process:
-            raise SandboxError("there is no process: enter the sandbox, with Sandbox(path) as sandbox")
         nonce = secrets.token_hex(8)
-        parts = messages.encode({**header, "nonce": nonce}, inputs)
+        message = messages.encode({**header, "nonce": nonce}, inputs)
         try:
-            seconds, reply, outputs = self._exchange(parts, limit or self.limits.run_seconds)
-        except Rejected:
+            seconds, reply, outputs = self._exchange(message, limit or self.limits.run_seconds)
+        except (Rejected, SandboxError):
             raise
         except BaseException:  # Ctrl-C: the answer may still come, and would be taken for that of the next request
             self.close()
@@ -178,54 +196,32 @@ class Sandbox:
         if "code" in reply:
             raise _refusal(reply)
         _check(outputs, shapes)
-        return Timed(seconds, outputs)
+        return Timed(seconds, [array.copy() for array in outputs])  # their memory is that of the next answer, too
 
-    def _exchange(
-        self, parts: Sequence[bytes | memoryview], limit: float
-    ) -> tuple[float, dict[str, Any], list[np.ndarray]]:
+    def _exchange(self, message: Message | None, limit: float) -> tuple[float, dict[str, Any], list[np.ndarray]]:
         """Return the seconds from the first byte of a message to the last of its answer, and the answer."""
-        assert self._process is not None
-        to, answers = self._process.stdin, self._process.stdout
-        assert isinstance(to, io.FileIO)
-        assert isinstance(answers, io.FileIO)
-        self._late, raw, bad = False, None, ""
-        watch = threading.Timer(limit, self._time_out)
-        watch.daemon = True
-        watch.start()
+        if not (self._channel and self._watch):
+            raise SandboxError("there is no process: enter the sandbox, with Sandbox(path) as sandbox")
+        raw, bad = None, None
+        self._watch.allow(limit)
         try:
             start = time.perf_counter()
-            messages.write(to, parts)
-            raw = messages.read(answers, self.limits.output_bytes)
+            if message:
+                self._channel.write(message)
+            raw = self._channel.read(self.limits.output_bytes)
             seconds = time.perf_counter() - start
         except (OSError, EOFError):
             pass  # the process has ended
         except messages.BadMessage as error:
-            bad = str(error)
-        finally:
-            watch.cancel()
-            watch.join()  # from here on it cannot kill what answers the next request
-        if bad:
-            raise self._gone(Code.WRONG_OUTPUT, f"the process sent {bad}")
-        if raw is None or self._late:
+            bad = error
+        if self._watch.is_late() or not (raw or bad):
             raise self._ended(limit)
         try:
-            return seconds, *messages.decode(*raw)
+            if raw:
+                return seconds, *messages.decode(*raw)
         except messages.BadMessage as error:
-            raise self._gone(Code.CRASHED, f"the process sent {error}") from None
-
-    def _time_out(self) -> None:
-        self._late = True
-        self._kill()
-
-    def _kill(self) -> None:
-        """Kill the process and its group. It is not waited for before, so that its number cannot be another's yet."""
-        if self._process is None:
-            return
-        if sys.platform == "win32":
-            self._process.kill()
-            return
-        with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group that has ended
-            os.killpg(self._process.pid, signal.SIGKILL)
+            bad = error
+        raise self._gone(Code.CRASHED, f"the process sent {bad}")
 
     def _gone(self, code: Code, message: str) -> Rejected:
         self.close()
@@ -234,16 +230,35 @@ class Sandbox:
     def _ended(self, limit: float) -> Rejected:
         """Return why the process has ended."""
         assert self._process is not None
-        process = self._process
-        pretends = not self._late and not _has_ended(process)
+        assert self._watch is not None
+        process, late = self._process, self._watch.is_late()
+        pretends = not late and not has_ended(process)
         self.close()
-        if self._late or process.returncode == -getattr(signal, "SIGXCPU", 0):
+        if late or process.returncode == -getattr(signal, "SIGXCPU", 0):
             return Rejected(Code.TIMEOUT, f"it took over {limit:g} s: make the model smaller or faster")
         if pretends:
             return Rejected(Code.CRASHED, "the process stopped answering")
         if process.returncode == -getattr(signal, "SIGKILL", 0):
             return Rejected(Code.OUT_OF_MEMORY, "the system ended the process, as it does where memory is short")
         return Rejected(Code.CRASHED, f"the process ended with status {process.returncode}")
+
+
+def _shared_memory() -> list[int]:
+    """Return two files in memory to share with a process, of a size that neither can change; none if it is no Linux."""
+    if sys.platform != "linux":
+        return []
+    import fcntl
+
+    found: list[int] = []
+    with suppress(OSError):
+        for _ in range(2):
+            found.append(os.memfd_create("tinymlperf", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+            os.ftruncate(found[-1], _SHARED)
+            fcntl.fcntl(found[-1], fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        return found
+    for number in found:
+        os.close(number)
+    return []
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -256,20 +271,6 @@ def _environment(folder: str) -> dict[str, str]:
         "TEMP": folder,
         **dict.fromkeys(_ONE_THREAD, "1"),
     }
-
-
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Return whether a process that closed its pipe ends soon. Its status stays to be asked for."""
-    stop = time.monotonic() + _PATIENCE
-    while time.monotonic() < stop:
-        if sys.platform == "win32":
-            ended = process.poll() is not None
-        else:
-            ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
-        if ended:
-            return True
-        time.sleep(0.002)
-    return False
 
 
 def _refusal(reply: dict[str, Any]) -> Rejected:

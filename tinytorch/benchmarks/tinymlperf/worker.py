@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import mmap
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ import numpy as np
 
 from tinytorch.benchmarks.tinymlperf import messages
 from tinytorch.benchmarks.tinymlperf.limits import Limits
+from tinytorch.benchmarks.tinymlperf.messages import Channel, Message
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
 
 _MOST_WRITTEN = 2**26  # bytes of one file: compiled kernels and the log are smaller
@@ -45,10 +47,10 @@ def load(path: str, limits: Limits) -> Runner:
 
 
 def serve(load: Callable[[str, Limits], Runner]) -> None:
-    """Answer the requests on standard input until it is closed."""
-    requests, replies = _take_pipes()
-    messages.write(replies, messages.encode({"ready": True}))  # what fails before is no fault of the submission
-    first, _ = messages.decode(*messages.read(requests, 0))
+    """Answer the requests on standard input until it is closed. Arguments are the numbers of files to share."""
+    channel = _take_channel(*map(int, sys.argv[1:]))
+    channel.write(messages.encode({"ready": True}))  # what fails before is no fault of the submission
+    first, _ = messages.decode(*channel.read(0))
     limits = Limits(**first["limits"])
     _give_up_resources(limits)
     runner: Runner | None = None
@@ -59,14 +61,14 @@ def serve(load: Callable[[str, Limits], Runner]) -> None:
         return []
 
     _allow(limits.start_seconds)
-    messages.write(replies, _answer(start, first))
+    channel.write(_answer(start, first, limits))
     while runner is not None:
+        _allow(limits.run_seconds)
         try:
-            request, arrays = messages.decode(*messages.read(requests, sys.maxsize))
+            request, arrays = messages.decode(*channel.read(sys.maxsize))
         except EOFError:
             return
-        _allow(limits.run_seconds)
-        messages.write(replies, _answer(partial(_call, runner, request, arrays), request))
+        channel.write(_answer(partial(_call, runner, request, arrays), request, limits))
 
 
 def _call(runner: Any, request: dict[str, Any], arrays: list[np.ndarray]) -> list[np.ndarray]:
@@ -79,10 +81,13 @@ def _call(runner: Any, request: dict[str, Any], arrays: list[np.ndarray]) -> lis
     return list(runner.run(dict(zip(request["names"], arrays, strict=True))))
 
 
-def _answer(call: Callable[[], list[np.ndarray]], request: dict[str, Any]) -> list[bytes | memoryview]:
+def _answer(call: Callable[[], list[np.ndarray]], request: dict[str, Any], limits: Limits) -> Message:
     """Return the message with what a call returns, or why it does not."""
     try:
-        return messages.encode({"answers": request["nonce"]}, call())
+        answer = messages.encode({"answers": request["nonce"]}, call())
+        if answer.size <= limits.output_bytes:
+            return answer
+        code, message = Code.WRONG_OUTPUT, f"the outputs have {answer.size:,} bytes, over {limits.output_bytes:,}"
     except Rejected as rejected:
         code, message = rejected.code, rejected.message
     except MemoryError:
@@ -93,13 +98,16 @@ def _answer(call: Callable[[], list[np.ndarray]], request: dict[str, Any]) -> li
     return messages.encode({"answers": request["nonce"], "code": code, "message": message[:500]})
 
 
-def _take_pipes() -> tuple[io.FileIO, io.FileIO]:
-    """Return the two pipes, moved from where others read and print; those get nothing and the log instead."""
+def _take_channel(*shared: int) -> Channel:
+    """Return the way to the evaluator. Whatever else reads gets nothing, and what it prints goes into the log."""
     requests, replies = io.FileIO(os.dup(0), "rb"), io.FileIO(os.dup(1), "wb")
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    return requests, replies
+    incoming, outgoing = (mmap.mmap(number, 0) for number in shared) if shared else (None, None)
+    for number in shared:
+        os.close(number)
+    return Channel(requests, replies, incoming, outgoing, trusting=True)
 
 
 def _give_up_resources(limits: Limits) -> None:
