@@ -78,6 +78,24 @@ def test_a_tensor_that_begins_anywhere_is_aligned_when_read(tmp_path):
     assert not found.flags.writeable
 
 
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, change):
+    path = tmp_path / "x"
+    file.write(path, {}, {"a": np.zeros(100, np.int8)})
+    asked = os.fstat
+
+    def changed_after(descriptor):
+        found = asked(descriptor)
+        if os.path.samestat(found, os.stat(path)):
+            os.truncate(path, found.st_size + change)
+        return found
+
+    monkeypatch.setattr(os, "fstat", changed_after)
+    with pytest.raises(Rejected) as refused:
+        file.read(path)
+    assert refused.value.code == Code.TRUNCATED
+
+
 def test_the_same_arrays_give_the_same_bytes_in_any_order():
     a, b = np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(3, dtype=np.int8)
     assert file.pack({"x": "1", "y": "2"}, {"a": a, "b": b}) == file.pack({"y": "2", "x": "1"}, {"b": b, "a": a})

@@ -60,8 +60,14 @@ def read(path: str | Path, limits: Limits | None = None) -> tuple[dict[str, str]
     Raises
     ------
     Rejected
-        If there is anything wrong with the file. No more is read or allocated than its checked parts.
+        If there is anything wrong with the file.
     """
+    return unpack(read_bytes(path, limits), limits)
+
+
+def read_bytes(path: str | Path, limits: Limits | None = None) -> bytes:
+    """Return what a regular file holds. Rejected if there is none, or if it is too large, without reading of it."""
+    limits = limits or Limits()
     try:
         file = io.FileIO(path, "rb", opener=_open)
     except (OSError, ValueError) as error:
@@ -71,7 +77,28 @@ def read(path: str | Path, limits: Limits | None = None) -> tuple[dict[str, str]
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise Rejected(Code.NOT_A_FILE, "the path is not a regular file: give that of a safetensors file")
-        return _read(file, found.st_size, limits or Limits())
+        _check_size(found.st_size, limits)
+        raw = file.read(found.st_size) or b""
+        if len(raw) < found.st_size or file.read(1):
+            raise Rejected(Code.TRUNCATED, "the file changed while it was read: try again")
+        return raw
+
+
+def unpack(raw: bytes, limits: Limits | None = None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Return what `read` does, from the bytes of a file. The arrays share them where they are aligned in there."""
+    limits = limits or Limits()
+    _check_size(len(raw), limits)
+    if len(raw) < 8:
+        raise Rejected(Code.TRUNCATED, f"the file has {len(raw)} bytes; the first 8 say how long its header is")
+    length, rest = int.from_bytes(raw[:8], "little"), len(raw) - 8
+    if length > limits.header_bytes:
+        raise Rejected(Code.TOO_LARGE, f"the header has {length:,} bytes, over {limits.header_bytes:,}")
+    if length > rest:
+        raise Rejected(Code.TRUNCATED, f"the header has {length:,} bytes, but the file ends after {rest:,}")
+    metadata, tensors = _header(raw[8 : 8 + length], limits)
+    _check_layout(tensors, rest - length)
+    data = np.frombuffer(raw, np.uint8)[8 + length :]
+    return metadata, {tensor.name: _array(data, tensor) for tensor in tensors}
 
 
 def write(
@@ -87,7 +114,7 @@ def write(
         If `read` would refuse the file. Nothing is written then.
     """
     raw = pack(metadata, arrays)
-    _read(io.BytesIO(raw), len(raw), limits or Limits())
+    unpack(raw, limits)
     path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")  # two may write at the same time
     try:
@@ -133,36 +160,31 @@ def check_name(name: str, limits: Limits) -> str:
     return name
 
 
+def _opened(path: str | Path) -> tuple[io.FileIO, int]:
+    """Open a regular file; return its size, too."""
+    try:
+        file = io.FileIO(path, "rb", opener=_open)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise Rejected(Code.NOT_A_FILE, f"the file cannot be opened: {reason}") from None
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        file.close()
+        raise Rejected(Code.NOT_A_FILE, "the path is not a regular file: give that of a safetensors file")
+    return file, found.st_size
+
+
+def _too_large(size: int, limits: Limits) -> Rejected:
+    return Rejected(Code.TOO_LARGE, f"the file has {size:,} bytes, over {limits.file_bytes:,}")
+
+
 def _open(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe that nobody writes to does not wait
 
 
-def _read(file: io.FileIO | io.BytesIO, size: int, limits: Limits) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def _check_size(size: int, limits: Limits) -> None:
     if size > limits.file_bytes:
         raise Rejected(Code.TOO_LARGE, f"the file has {size:,} bytes, over {limits.file_bytes:,}")
-    if size < 8:
-        raise Rejected(Code.TRUNCATED, f"the file has {size} bytes; the first 8 say how long its header is")
-    length = int.from_bytes(_take(file, 8).tobytes(), "little")
-    if length > limits.header_bytes:
-        raise Rejected(Code.TOO_LARGE, f"the header has {length:,} bytes, over {limits.header_bytes:,}")
-    if length > size - 8:
-        raise Rejected(Code.TRUNCATED, f"the header has {length:,} bytes, but the file ends after {size - 8:,}")
-    metadata, tensors = _header(_take(file, length).tobytes(), limits)
-    _check_layout(tensors, size - 8 - length)
-    data = _take(file, size - 8 - length)
-    return metadata, {tensor.name: _array(data, tensor) for tensor in tensors}
-
-
-def _take(file: io.FileIO | io.BytesIO, count: int) -> np.ndarray:
-    """Return the next bytes of a file."""
-    data, done = np.empty(count, np.uint8), 0
-    while done < count:
-        read = file.readinto(data.data[done:])
-        if not read:
-            raise Rejected(Code.TRUNCATED, "the file became shorter while it was read: try again")
-        done += read
-    data.flags.writeable = False
-    return data
 
 
 def _header(raw: bytes, limits: Limits) -> tuple[dict[str, str], list[_Tensor]]:

@@ -125,6 +125,10 @@ class Sandbox:
         """Return what a language model that remembers says after these ids, (batch, positions), too."""
         return self._request({"call": "step"}, [ids], shapes)
 
+    def generate(self, ids: np.ndarray, count: int, shapes: Sequence[tuple[int, ...]] | None = None) -> Timed:
+        """Return the scores from which a language model takes the next `count` tokens, the best one each time."""
+        return self._request({"call": "generate", "count": count}, [ids], shapes)
+
     def close(self) -> None:
         """End the process, all that it started, and its folder."""
         if self._watch:
@@ -234,13 +238,19 @@ class Sandbox:
         process, late = self._process, self._watch.is_late()
         pretends = not late and not has_ended(process)
         self.close()
-        if late or process.returncode == -getattr(signal, "SIGXCPU", 0):
+        signal_name = _signal(process.returncode)
+        if late or signal_name == "SIGXCPU":
             return Rejected(Code.TIMEOUT, f"it took over {limit:g} s: make the model smaller or faster")
         if pretends:
             return Rejected(Code.CRASHED, "the process stopped answering")
-        if process.returncode == -getattr(signal, "SIGKILL", 0):
+        if signal_name == "SIGKILL":
             return Rejected(Code.OUT_OF_MEMORY, "the system ended the process, as it does where memory is short")
-        return Rejected(Code.CRASHED, f"the process ended with status {process.returncode}")
+        return Rejected(Code.CRASHED, f"the process ended with {signal_name or f'status {process.returncode}'}")
+
+
+def _signal(status: int) -> str | None:
+    """Return the signal that ended a process, by its status."""
+    return next((s.name for s in signal.Signals if s == -status), None)
 
 
 def _shared_memory() -> list[int]:

@@ -31,7 +31,7 @@ _MOST_OPEN = 64
 
 
 class Runner(Protocol):
-    """What a loaded submission can do; those for language do `reset` and `step`, too."""
+    """What a loaded submission can do; those for language do `reset`, `step` and `generate`, too."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the outputs for named inputs."""
@@ -72,12 +72,14 @@ def serve(load: Callable[[str, Limits], Runner]) -> None:
 
 
 def _call(runner: Any, request: dict[str, Any], arrays: list[np.ndarray]) -> list[np.ndarray]:
-    if request["call"] == "reset":
-        runner.reset(request["batch"])
-        return []
-    if request["call"] == "step":
-        found = runner.step(*arrays)
-        return [found] if isinstance(found, np.ndarray) else list(found)
+    match request["call"]:
+        case "reset":
+            runner.reset(request["batch"])
+            return []
+        case "step":
+            return [runner.step(*arrays)]
+        case "generate":
+            return [runner.generate(*arrays, request["count"])]
     return list(runner.run(dict(zip(request["names"], arrays, strict=True))))
 
 
