@@ -64,6 +64,11 @@ class SparseModel(nn.Module):
                 array = array.reshape(*before[:-1], array.shape[1])
         return Tensor(array)
 
+    @property
+    def parts(self) -> tuple[_Part, ...]:
+        """Its layers in the order of computation: `sparse`, as the kernels know it, or `dense`, a module."""
+        return tuple(self._parts)
+
     def train(self, mode: bool = True) -> nn.Module:
         """Refuse training mode: the weights are fixed. Train the dense model, its zeros held by a pruner."""
         if mode:
