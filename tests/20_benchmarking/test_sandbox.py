@@ -1,96 +1,40 @@
 """Whatever the process of a submission does, its evaluator gets outputs or a rejection, and no process is left."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tinytorch import nn
+from tinytorch.benchmarks.tinymlperf import file
 from tinytorch.benchmarks.tinymlperf import sandbox as sandboxes
+from tinytorch.benchmarks.tinymlperf.execution import Program
+from tinytorch.benchmarks.tinymlperf.export import export
 from tinytorch.benchmarks.tinymlperf.limits import Limits
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
 from tinytorch.benchmarks.tinymlperf.sandbox import Sandbox, SandboxError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="others have no such signals and limits, or no /proc")
 
-# A worker in which the name of the submission says what its program does.
-WORKER = """
-import ctypes, json, os, pathlib, struct, sys, time
-import numpy as np
-from tinytorch.benchmarks.tinymlperf import worker
-from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
-
-def text(value):
-    return np.frombuffer(json.dumps(value).encode(), np.uint8).astype(np.float32)
-
-def spawn():
-    import subprocess
-    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]).pid
-
-def deaf():
-    for pipe in range(3, 30):
-        try: os.close(pipe)
-        except OSError: pass
-    time.sleep(1000)
-
-def write_to_every_pipe(raw):
-    for pipe in range(3, 30):
-        try: os.write(pipe, raw)
-        except OSError: pass
-    time.sleep(1000)
-
-def limits():
-    import resource
-    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
-    return {name: resource.getrlimit(getattr(resource, name))[0] for name in names}
-
-def refuse():
-    raise Rejected(Code.BAD_VALUE, "a scale is zero")
-
-class Program:
-    def __init__(self, does):
-        self.does, self.memory = does, 0.0
-    def reset(self, batch):
-        self.memory = float(batch)
-    def step(self, ids):
-        self.memory += ids.sum()
-        return np.full(1, self.memory, np.float32)
-    def generate(self, ids, count):
-        return np.full((len(ids), count), ids.sum(), np.float32)
-    def run(self, inputs):
-        return eval(self.does, globals() | {"x": inputs["x"]})
-
-PROGRAMS = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
-
-def load(path, limits):
-    does = PROGRAMS[pathlib.Path(path).name]
-    if does == "refused":
-        raise Rejected(Code.CYCLE, "a node uses itself")
-    if does == "slow to load":
-        time.sleep(1000)
-    if does == "memory taken at once":
-        np.ones(10**10, np.uint8)
-    return Program(does)
-
-if __name__ == "__main__":
-    worker.serve(load)
-"""
-
 X = np.array([[1.0, -2.0]], np.float32)
 
 
 @pytest.fixture
 def sandbox(tmp_path, monkeypatch):
-    """Make a sandbox for a program, an expression of Python over the input x."""
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "hostile_worker.py").write_text(WORKER)
+    """Make a sandbox for a program of `hostile_worker`."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
 
     def make(does="[2 * x]", **limits):
-        (tmp_path / "hostile_worker.json").write_text(json.dumps({"submission": does}))
+        (tmp_path / "submission").write_text(does)
         return Sandbox(tmp_path / "submission", Limits(**limits), module="hostile_worker")
 
     return make
@@ -265,6 +209,42 @@ def test_the_process_starts_no_other_or_at_least_none_that_survives_it(sandbox):
     assert_ends(pid)
 
 
+@linux
+def test_a_sandbox_leaves_no_file_thread_or_folder_of_its_own(sandbox, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = []
+    for does in ("[x]", "[x]", "os.abort()", "refused", "[x]"):
+        s = sandbox(does)
+        with contextlib.suppress(Rejected), s:
+            s.run({"x": X})
+        found.append(
+            (len(os.listdir("/proc/self/fd")), threading.active_count(), len(list(tmp_path.glob("tinymlperf*"))))
+        )
+    assert len(set(found)) == 1
+    assert found[0][2] == 0
+
+
+def test_a_submission_is_opened_and_run_in_there(tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10, rng=np.random.default_rng(0)))
+    path = tmp_path / "submission.safetensors"
+    submission = export(model, "image-classification")
+    submission.save(path)
+    name = submission.graph.inputs[0].name
+    x = np.random.default_rng(1).standard_normal((5, 1, 28, 28), np.float32)
+    with Sandbox(path) as s:
+        (found,) = s.run({name: x}, [(5, 10)])
+    np.testing.assert_array_equal(found, Program(submission.graph, submission.arrays).run({name: x})[0])
+
+
+def test_what_is_wrong_with_a_file_is_told_on_entering(tmp_path):
+    path = tmp_path / "cut.safetensors"
+    file.write(path, {}, {"w": np.zeros(9, np.float32)})
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(Rejected, match="ends at byte 36 of 35") as refused, Sandbox(path):
+        pass
+    assert refused.value.code == Code.OUT_OF_BOUNDS
+
+
 EVALUATOR = """
 import sys
 import numpy as np
@@ -292,7 +272,7 @@ def test_an_evaluator_that_is_interrupted_leaves_no_process_behind(sandbox, tmp_
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     pid = int(evaluator.stdout.readline())
     while not runs.exists():

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 
 _LOOK = 0.05  # seconds between two looks at whether a process is late
-_PATIENCE = 5.0  # seconds in which a process that closed its pipe has to end
+_PATIENCE = 2.0  # seconds in which a process that closed its pipe has to end
 
 
 class Watch:
