@@ -32,7 +32,7 @@ WORKER = "tinytorch.benchmarks.tinymlperf.worker"
 _KEPT = ("PATH", "HOME", "USERPROFILE", "LOCALAPPDATA", "SYSTEMROOT", "XDG_CACHE_HOME", "TINYTORCH_CACHE_DIR")
 _LIBRARIES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-_LOG = 4000  # characters at the end of the log
+_LOG = 4000  # bytes at the end of the log
 _SHARED = 2**26  # bytes of memory in each direction; a page of it is taken when it is first written to
 
 
@@ -142,8 +142,9 @@ class Sandbox:
             self._channel.close()
             self._channel = None
         if self._folder:
-            with suppress(OSError):
-                self.log = Path(self._folder.name, "log").read_text("utf-8", "replace")[-_LOG:]
+            with suppress(OSError), Path(self._folder.name, "log").open("rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG))
+                self.log = log.read(_LOG).decode("utf-8", "replace")
             self._folder.cleanup()
             self._folder = None
 
