@@ -92,9 +92,9 @@ def _fused(model: nn.Sequential) -> list[nn.Module]:
 
 
 def test_costs_of_the_reference_by_hand():
-    """Nothing but the first convolution's result and what it is made of lives at the peak."""
+    """At the peak live what the second convolution reads, and what it writes behind its pooling."""
     found = export(zoo.load("reference_cnn"), IMAGES).costs
-    assert found.peak_activation_bytes == 4 * 2 * 16 * 28 * 28  # before and behind the first ReLU
+    assert found.peak_activation_bytes == 4 * (16 * 14 * 14 + 32 * 7 * 7)
     macs = 28 * 28 * 16 * 9 + 14 * 14 * 32 * 16 * 9 + 7 * 7 * 64 * 32 * 9 + 576 * 128 + 128 * 10
     assert 2 * macs < found.flops < 2.1 * macs
 
@@ -108,7 +108,7 @@ def test_smaller_models_cost_less():
     assert small.costs.flops < 0.45 * dense.costs.flops
     assert codes.stored_bytes < 0.35 * dense.stored_bytes
     assert sparse.stored_bytes < 0.5 * dense.stored_bytes
-    assert codes.costs.peak_activation_bytes < 0.5 * dense.costs.peak_activation_bytes
+    assert 4 * codes.costs.peak_activation_bytes == dense.costs.peak_activation_bytes
 
 
 # Language

@@ -15,6 +15,7 @@ from tinytorch.benchmarks.tinymlperf.operations import OPERATIONS, Flow, Operati
 from tinytorch.benchmarks.tinymlperf.operations.text import cache_bytes
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected, quoted
 
+_IN_PLACE = ("relu", "gelu", "max_pool2d", "avg_pool2d", "flatten")
 SAMPLE = {"N": 1, "T": 256}  # what one sample is: an image, or 256 positions of a text
 
 
@@ -86,23 +87,26 @@ def follow(
 
 
 def costs(graph: Graph, steps: list[Step], sizes: Mapping[str, int] | None = None) -> Costs:
-    """Count what `follow` found: values live from the node that makes them to the last that uses them."""
+    """Count what `follow` found.
+
+    Values live from the node that makes them to the last that uses them. ReLU, GELU, pooling and flattening are done
+    where the numbers before them are written, if nothing else uses those: what is between them takes no memory.
+    """
     last = {name: number for number, step in enumerate(steps) for name in step.values}
     last |= dict.fromkeys(graph.outputs, len(steps))
-    alive: dict[str, int] = {}
-    for given in graph.inputs:
-        known = next(
-            flow for step in steps for name, flow in zip(step.values, step.inputs, strict=True) if name == given.name
-        )
-        alive[given.name] = known.nbytes
-    positions = (sizes or SAMPLE)["T"]
+    flows = {name: flow for step in steps for name, flow in zip(step.values, step.inputs, strict=True)}
+    alive = {given.name: flows[given.name].nbytes for given in graph.inputs}
     attentions = [step for step in steps if step.operation.name == "attention"]
+    positions = (sizes or SAMPLE)["T"]
     remembered = sum(cache_bytes(step.attributes, step.output.shape[2], positions) for step in attentions)
     peak = 0
     for number, step in enumerate(steps):
-        alive[step.name] = step.output.nbytes
+        after = steps[number + 1] if number + 1 < len(steps) else None
+        is_between = after is not None and after.operation.name in _IN_PLACE and last.get(step.name) == number + 1
+        alive[step.name] = 0 if is_between else step.output.nbytes
         peak = max(peak, sum(alive.values()))
-        alive = {name: size for name, size in alive.items() if last.get(name, -1) > number}
+        if not is_between:  # what the first of such a row works on is needed until the last is done
+            alive = {name: size for name, size in alive.items() if last.get(name, -1) > number}
     return Costs(sum(step.flops() for step in steps), peak + remembered)
 
 

@@ -1,0 +1,254 @@
+"""`BenchmarkSuite`: a submission beside the reference, in turns, on samples that neither has seen.
+
+Both run in processes of their own, of the same make, on one thread; a third one, this, has the clock and the labels.
+Two scenarios, by the terms of MLPerf: *offline* gives many samples at once, *single-stream* one after the other. The
+outputs that are timed are the outputs that are judged.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from tinytorch.benchmarks.tinymlperf.export import export
+from tinytorch.benchmarks.tinymlperf.limits import Limits
+from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
+from tinytorch.benchmarks.tinymlperf.results import Result
+from tinytorch.benchmarks.tinymlperf.sandbox import Sandbox, Timed
+from tinytorch.benchmarks.tinymlperf.scoring import Ratios
+from tinytorch.benchmarks.tinymlperf.submission import Submission
+from tinytorch.benchmarks.tinymlperf.tasks import Split, Task, load_task
+from tinytorch.profiling.timing.comparison import ratios
+from tinytorch.profiling.timing.statistics import Estimate, quantile_interval, samples_needed
+
+PERCENTILE = 0.9  # of the latency that single-stream states, as in MLPerf
+PROMPT, GENERATED = 32, 32  # tokens: what single-stream is for a language model
+_CONFIDENCE = 0.95
+_NARROW = 0.01  # the interval of a speed-up is narrow enough
+_CONTROLS = 9  # runs of the reference alone, before and after
+_SLOWED = 1.5  # the reference takes so much longer beside the submission than alone: something is wrong
+_SAME = 1e-2  # how far an output may be from that of the same sample in a batch, relative to the largest
+
+
+class Disturbed(RuntimeError):
+    """The measurement says nothing: the reference did not run as it does alone. The submission is not to blame."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What was measured: seconds of each run, (rounds, 2), the submission's first."""
+
+    times: np.ndarray
+
+    @property
+    def speedup(self) -> Estimate:
+        """The reference's time over the submission's."""
+        return ratios(self.times, _CONFIDENCE)[0]
+
+    @property
+    def latency(self) -> Estimate:
+        """The 90th percentile of the submission's runs, seconds, with its interval."""
+        return quantile_interval(self.times[:, 0], PERCENTILE, _CONFIDENCE)
+
+
+class BenchmarkSuite:
+    """Measure submissions.
+
+    Parameters
+    ----------
+    seconds
+        For each scenario of a submission; it ends earlier where the speed-up is known to 1 %, and later where fewer
+        than 46 runs fit in, which the latency's percentile takes.
+    seed
+        Of the hidden samples and of the order of runs; a new one for each submission if it is left out.
+    limits
+        Of the processes.
+    hidden
+        The organizer's own samples: a folder with a file `TASK.safetensors` for each task that has some.
+    progress
+        Whether to show a bar.
+
+    Examples
+    --------
+    ``BenchmarkSuite().evaluate("submission.safetensors")``
+    """
+
+    def __init__(
+        self,
+        seconds: float = 10.0,
+        seed: int | None = None,
+        limits: Limits | None = None,
+        hidden: Path | None = None,
+        progress: bool = False,
+    ) -> None:
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise ValueError(f"seconds is {seconds}: it is a positive number")
+        self.seconds, self.seed, self.limits, self.hidden = seconds, seed, limits or Limits(), hidden
+        self.progress = progress
+        self._sandbox: Callable[..., Any] = Sandbox
+
+    def evaluate(self, path: str | Path) -> Result:
+        """Measure one submission.
+
+        Raises
+        ------
+        Rejected
+            If there is anything wrong with it: the code says what.
+        Disturbed
+            If the machine was too busy for a result; try again.
+        """
+        submission = Submission.open(path, self.limits)
+        own = None if self.hidden is None else self.hidden / f"{submission.task}.safetensors"
+        task = load_task(submission.task, own if own is not None and own.exists() else None)
+        seed = secrets.randbits(63) if self.seed is None else self.seed
+        reference = export(task.reference(), task.name)
+        with tempfile.TemporaryDirectory(prefix="tinymlperf-") as folder:
+            beside = reference.save(Path(folder) / "reference.safetensors")
+            measured = _Run(self, task, seed).measure(Path(path), beside)
+        mine, theirs = submission.costs, reference.costs
+        speedups = [scenario.speedup for scenario in measured.scenarios.values()]
+        found = Ratios(
+            _mean(speedups),
+            theirs.flops / mine.flops,
+            reference.stored_bytes / submission.stored_bytes,
+            theirs.peak_activation_bytes / mine.peak_activation_bytes,
+            task.meets(measured.quality, measured.reference_quality),
+        )
+        return Result.of(task, submission, found, measured, seed)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came out of the runs."""
+
+    quality: float
+    reference_quality: float
+    scenarios: Mapping[str, Scenario]
+
+
+class _Run:
+    """One submission's runs."""
+
+    def __init__(self, suite: BenchmarkSuite, task: Task, seed: int) -> None:
+        self.suite, self.task = suite, task
+        self.rng = np.random.default_rng([seed, 1])
+        self.split = task.hidden(seed)
+        self.name = task.input.name
+
+    def measure(self, path: Path, beside: Path) -> Measured:
+        make, limits = self.suite._sandbox, self.suite.limits
+        with make(beside, limits) as reference:
+            self._offline(reference, self.split[: self.task.batch_size])  # compiled, and in the caches
+            alone = [self._control(reference) for _ in range(_CONTROLS)]
+            with make(path, limits) as submission:
+                both = (submission, reference)
+                for one in both:
+                    self._offline(one, self.split[: self.task.batch_size])
+                    self._single(one, self.split[:1])
+                offline, outputs = self._batches(both)
+                single = self._stream(both, outputs[0])
+            alone += [self._control(reference) for _ in range(_CONTROLS)]
+        check_control(np.array(alone), offline.times[:, 1])
+        quality, beside_quality = (self.task.quality(found, self.split) for found in outputs)
+        return Measured(quality, beside_quality, {"offline": offline, "single-stream": single})
+
+    def _control(self, reference: Any) -> float:
+        return self._offline(reference, self.split[: self.task.batch_size]).seconds
+
+    def _offline(self, sandbox: Any, samples: Split) -> Timed:
+        found: Timed = sandbox.timed({self.name: samples.inputs}, [self._shape(samples.inputs.shape)])
+        return found
+
+    def _single(self, sandbox: Any, sample: Split) -> Timed:
+        if self.task.input.dtype == "int64":
+            prompt = sample.inputs[:, :PROMPT]
+            found: Timed = sandbox.generate(prompt, GENERATED, [self._shape((1, GENERATED))])
+            return found
+        return self._offline(sandbox, sample)
+
+    def _shape(self, given: tuple[int, ...]) -> tuple[int, ...]:
+        sizes = {"N": given[0], "T": given[1]}
+        return tuple(sizes[s] if isinstance(s, str) else s for s in self.task.output.shape)
+
+    def _turns(self, call: Callable[[Any], Timed], both: tuple[Any, Any]) -> tuple[list[float], list[np.ndarray]]:
+        """Let both do the same, in random order; return seconds and outputs, the submission's first."""
+        found: list[Timed | None] = [None, None]
+        for who in self.rng.permutation(2):
+            found[who] = call(both[who])
+        done = [timed for timed in found if timed is not None]
+        return [timed.seconds for timed in done], [timed.outputs[0] for timed in done]
+
+    def _batches(self, both: tuple[Any, Any]) -> tuple[Scenario, list[np.ndarray]]:
+        """Go through all hidden samples once; then again through some, while the interval is wide and time is left."""
+        size, times = self.task.batch_size, list[list[float]]()
+        outputs: list[list[np.ndarray]] = [[], []]
+        starts = range(0, len(self.split), size)
+        with self._bar("offline", len(starts)) as bar:
+            for start in starts:
+                samples = self.split[start : start + size]
+                seconds, found = self._turns(lambda one, s=samples: self._offline(one, s), both)  # type: ignore[misc]
+                for kept, array in zip(outputs, found, strict=True):
+                    kept.append(array)
+                if len(samples) == size:
+                    times.append(seconds)
+                bar.update()
+            while not self._enough(times):
+                start = int(self.rng.integers(len(self.split) - size + 1))
+                samples = self.split[start : start + size]
+                times.append(self._turns(lambda one, s=samples: self._offline(one, s), both)[0])  # type: ignore[misc]
+        return Scenario(np.array(times)), [np.concatenate(kept) for kept in outputs]
+
+    def _stream(self, both: tuple[Any, Any], known: np.ndarray) -> Scenario:
+        """One sample at a time, and each has to come out as it did in its batch."""
+        times: list[list[float]] = []
+        with self._bar("single-stream", samples_needed(PERCENTILE, _CONFIDENCE)) as bar:
+            while len(times) < samples_needed(PERCENTILE, _CONFIDENCE) or not self._enough(times):
+                at = int(self.rng.integers(len(self.split)))
+                sample = self.split[at : at + 1]
+                seconds, found = self._turns(lambda one, s=sample: self._single(one, s), both)  # type: ignore[misc]
+                times.append(seconds)
+                first = known[at, PROMPT - 1] if self.task.input.dtype == "int64" else known[at]
+                check_same(found[0][0, 0] if self.task.input.dtype == "int64" else found[0][0], first)
+                bar.update()
+        return Scenario(np.array(times))
+
+    def _enough(self, times: list[list[float]]) -> bool:
+        spent = math.fsum(map(math.fsum, times))
+        if len(times) < samples_needed(0.5, _CONFIDENCE) or spent >= self.suite.seconds:
+            return len(times) >= samples_needed(0.5, _CONFIDENCE)
+        found = Scenario(np.array(times)).speedup
+        return math.log(found.high / found.low) < 2 * math.log1p(_NARROW)
+
+    def _bar(self, label: str, total: int) -> Any:
+        return tqdm(total=total, desc=label, leave=False, disable=not self.suite.progress)
+
+
+def check_control(alone: np.ndarray, beside: np.ndarray) -> None:
+    """Raise Disturbed if the reference's runs beside a submission took much longer than alone, seconds both."""
+    slower = float(np.median(beside) / np.median(alone))
+    if slower > _SLOWED:
+        raise Disturbed(
+            f"the reference took {slower:.1f} times as long beside the submission as alone: the machine was busy, or "
+            "the submission's process disturbed it; measure again on a machine that does nothing else"
+        )
+
+
+def check_same(found: np.ndarray, known: np.ndarray) -> None:
+    """Raise Rejected if an output is not the one that the same sample had in a batch, but for rounding."""
+    if np.abs(found - known).max() > _SAME * max(1.0, float(np.abs(known).max())):
+        raise Rejected(Code.WRONG_OUTPUT, "a sample has another output alone than in a batch")
+
+
+def _mean(estimates: list[Estimate]) -> Estimate:
+    """Return the geometric mean; its interval has the ends of all."""
+    logs = [[math.log(x) for x in (e.value, e.low, e.high)] for e in estimates]
+    value, low, high = (math.exp(math.fsum(column) / len(logs)) for column in zip(*logs, strict=True))
+    return Estimate(value, low, high)
