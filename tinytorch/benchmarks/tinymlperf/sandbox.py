@@ -117,6 +117,10 @@ class Sandbox:
         """Return both, of the same run."""
         return self._request({"call": "run", "names": list(inputs)}, list(inputs.values()), shapes)
 
+    def stream(self, inputs: Mapping[str, np.ndarray], shapes: Sequence[tuple[int, ...]] | None = None) -> Timed:
+        """Return the outputs for samples that are run one after the other, and the seconds of all."""
+        return self._request({"call": "stream", "names": list(inputs)}, list(inputs.values()), shapes)
+
     def reset(self, batch: int) -> None:
         """Make a language model forget, and expect so many sequences."""
         self._request({"call": "reset", "batch": batch}, [], [])

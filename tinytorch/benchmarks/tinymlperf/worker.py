@@ -80,7 +80,12 @@ def _call(runner: Any, request: dict[str, Any], arrays: list[np.ndarray]) -> lis
             return [runner.step(*arrays)]
         case "generate":
             return [runner.generate(*arrays, request["count"])]
-    return list(runner.run(dict(zip(request["names"], arrays, strict=True))))
+    inputs = dict(zip(request["names"], arrays, strict=True))
+    if request["call"] == "stream":
+        samples = range(len(arrays[0]))
+        answers = [runner.run({name: array[i : i + 1] for name, array in inputs.items()}) for i in samples]
+        return [np.concatenate(outputs) for outputs in zip(*answers, strict=True)]
+    return list(runner.run(inputs))
 
 
 def _answer(call: Callable[[], list[np.ndarray]], request: dict[str, Any], limits: Limits) -> Message:
