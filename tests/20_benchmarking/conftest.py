@@ -1,0 +1,51 @@
+"""Leaderboards on both databases."""
+
+import importlib
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinytorch.benchmarks.tinymlperf.leaderboard import Leaderboard
+
+boards = importlib.import_module("tests.20_benchmarking.boards")
+postgres = importlib.import_module("tests.20_benchmarking.postgres")
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'board.db'}"
+    return request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def make(url: str, tmp_path: Path) -> Iterator[Callable[..., Leaderboard]]:
+    """Return a function that opens a competition of its own in the database: make(daily_quota=5)."""
+    boards = []
+
+    def create(daily_quota: int = 5, **options: Any) -> Leaderboard:
+        board = Leaderboard(url, files=tmp_path / "files", competition=f"c{next(_numbers)}", **options)
+        boards.append(board)
+        board.create_competition(
+            tasks=boards.TASKS, deadline=boards.DEADLINE, daily_quota=daily_quota, now=boards.NOW, seed=1
+        )
+        return board
+
+    yield create
+    for board in boards:
+        board.close()
+
+
+@pytest.fixture
+def board(make: Callable[..., Leaderboard]) -> Leaderboard:
+    return make()
