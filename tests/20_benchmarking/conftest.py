@@ -31,18 +31,18 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def make(url: str, tmp_path: Path) -> Iterator[Callable[..., Leaderboard]]:
     """Return a function that opens a competition of its own in the database: make(daily_quota=5)."""
-    boards = []
+    opened = []
 
     def create(daily_quota: int = 5, **options: Any) -> Leaderboard:
         board = Leaderboard(url, files=tmp_path / "files", competition=f"c{next(_numbers)}", **options)
-        boards.append(board)
+        opened.append(board)
         board.create_competition(
             tasks=boards.TASKS, deadline=boards.DEADLINE, daily_quota=daily_quota, now=boards.NOW, seed=1
         )
         return board
 
     yield create
-    for board in boards:
+    for board in opened:
         board.close()
 
 
