@@ -8,11 +8,9 @@ outputs that are timed are the outputs that are judged.
 from __future__ import annotations
 
 import math
-import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from tinytorch.benchmarks.tinymlperf.cores import one_core
 from tinytorch.benchmarks.tinymlperf.export import export
 from tinytorch.benchmarks.tinymlperf.limits import Limits
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
@@ -244,20 +243,6 @@ class _Run:
 
     def _bar(self, label: str, total: int) -> Any:
         return tqdm(total=total, desc=label, leave=False, disable=not self.suite.progress)
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """Keep this process, and those that it starts, on one of its cores, where the system can."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def check_control(alone: np.ndarray, beside: np.ndarray) -> None:
