@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tinytorch.benchmarks.tinymlperf.leaderboard import Leaderboard
@@ -19,6 +20,15 @@ _numbers = itertools.count()
 def postgres_url() -> Iterator[str]:
     with postgres.server() as url:
         yield url
+
+
+@pytest.fixture
+def own_postgres_url(postgres_url: str) -> str:
+    """Return the URL of a database that no other test uses."""
+    name = f"own{next(_numbers)}"
+    with psycopg.connect(postgres_url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return postgres_url.replace("/postgres?", f"/{name}?")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
