@@ -33,7 +33,7 @@ STATES = {
 
 
 def number(value: float) -> str:
-    """Write a score or a ratio with three or four digits that count: 1 234, 92.5, 0.031.
+    """Write a score or a ratio with three or four digits that count.
 
     Examples
     --------
@@ -52,7 +52,15 @@ def moment(value: datetime) -> str:
 
 
 def size(value: int) -> str:
-    """Write a number of bytes."""
+    """Write a number of bytes.
+
+    Examples
+    --------
+    >>> size(900), size(25_600), size(64 * 2**20)
+    ('900 bytes', '25.0 KiB', '64.0 MiB')
+    """
+    if value < 2**10:
+        return f"{value} bytes"
     return f"{value / 2**20:.1f} MiB" if value >= 2**20 else f"{value / 2**10:.1f} KiB"
 
 

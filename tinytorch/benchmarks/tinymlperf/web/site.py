@@ -13,6 +13,7 @@ from fastapi import HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 
 from tinytorch.benchmarks.tinymlperf.leaderboard import OVERALL, Leaderboard, Refusal, Refused
+from tinytorch.benchmarks.tinymlperf.leaderboard.accounts import PSEUDONYM
 from tinytorch.benchmarks.tinymlperf.leaderboard.files import Incoming
 from tinytorch.benchmarks.tinymlperf.leaderboard.ranking import Entry
 from tinytorch.benchmarks.tinymlperf.leaderboard.tables import Participant
@@ -106,6 +107,8 @@ class Site:
     def entries(self, pseudonym: str) -> list[Entry]:
         """Return what of a participant is on the leaderboard; Refused, in the same words, if nothing or nobody is."""
         unknown = Refused(Refusal.NOT_FOUND, f"nobody called {pseudonym!r} is on the leaderboard")
+        if not PSEUDONYM.fullmatch(pseudonym):  # PostgreSQL takes no zero bytes
+            raise unknown
         try:
             found = self.board.participant_entries(pseudonym)
         except Refused:
