@@ -73,7 +73,7 @@ def test_seeds_cannot_be_told_without_the_secret(board, tmp_path):
     for each in (board, other):
         each.submit(boards.join(each, "ada"), b"file", now=now)
         lease = each.lease("w", now=now)
-        seeds.append(evaluator.job_of(each, lease, 1.0, None).seed)
+        seeds.append(evaluator.job_of(each, lease, evaluator.How()).seed)
     assert seeds[0] != seeds[1]
     other.close()
 
@@ -127,7 +127,7 @@ def test_a_fault_of_ours_is_not_the_submission_s(monkeypatch):
 def test_a_real_submission_is_scored(board):
     ada = boards.join(board, "ada")
     board.submit(ada, export(zoo.load("reference_cnn"), IMAGES).to_bytes(), now=evaluator.now())
-    assert evaluator.drain(board, seconds=0.2) == 1
+    assert evaluator.drain(board, evaluator.How(0.2, 1)) == 1
     (ranked,) = board.standings()[IMAGES]
     assert ranked.entry.deterministic == 1000.0
     assert ranked.entry.passed
@@ -150,7 +150,7 @@ def test_a_cluster_scores_each_submission_once(board, cluster):
     ada = boards.join(board, "ada")
     for raw in entries(3):
         board.submit(ada, raw, now=evaluator.now())
-    assert evaluator.drain_on_cluster(board, cluster.scheduler_address, seconds=0.1) == 3
+    assert evaluator.drain_on_cluster(board, cluster.scheduler_address, evaluator.How(0.1, 1)) == 3
     assert states(board, ada) == [State.SCORED] * 3
     assert len(board.participant_entries("ada")) == 3
 
@@ -169,7 +169,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_scores_nothing_twice(board, c
 
     killer = threading.Thread(target=kill_when_it_works)
     killer.start()
-    evaluator.drain_on_cluster(board, cluster.scheduler_address, seconds=0.3)
+    evaluator.drain_on_cluster(board, cluster.scheduler_address, evaluator.How(0.3, 1))
     killer.join()
     assert states(board, ada) == [State.SCORED] * 3
     assert len(board.participant_entries("ada")) == 3

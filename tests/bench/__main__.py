@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tests.bench import profiler, quantized_accuracy, startup, timer, training, transformers
+from tests.bench import competition, profiler, quantized_accuracy, startup, timer, training, transformers
 from tests.bench.launches import over_launches
 from tinytorch.book.results import MEASURED, record
 from tinytorch.profiling.timing.environment import machine
@@ -39,6 +39,7 @@ RUNS: dict[str, tuple[Callable[[np.random.Generator, float], training.Rows], flo
     "18_generation": (partial(over_launches, "tests.bench.generation"), 60.0, True),
     "19_timer": (timer.timer_19, 90.0, False),
     "19_profiler": (profiler.profiler, 60.0, False),
+    "20_trust": (competition.trust_20, 120.0, False),
 }
 _QUICK = 0.05  # of those seconds
 

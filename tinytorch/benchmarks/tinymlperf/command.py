@@ -100,6 +100,7 @@ def check(file: Submitted) -> None:
 def run(
     file: Submitted,
     seconds: Annotated[float, typer.Option(help="for each scenario")] = 10.0,
+    launches: Annotated[int, typer.Option(help="of the processes; the best one counts")] = 5,
     seed: Annotated[int | None, typer.Option(help="of samples and order; a new one by default")] = None,
     form: Annotated[str, typer.Option("--format", help="table, json, markdown or svg")] = "table",
 ) -> None:
@@ -110,7 +111,7 @@ def run(
 
         if form not in ("table", "json", "markdown", "svg"):
             raise ValueError(f"there is no format {form!r}: choose table, json, markdown or svg")
-        found = BenchmarkSuite(seconds, seed, progress=sys.stderr.isatty()).evaluate(file)
+        found = BenchmarkSuite(seconds, seed, launches, progress=sys.stderr.isatty()).evaluate(file)
         if form == "table":
             found.table().print_rich()
         else:
@@ -224,6 +225,7 @@ def join(
 @app.command()
 def evaluate(
     seconds: Annotated[float, typer.Option(help="for each scenario of a submission")] = 10.0,
+    launches: Annotated[int, typer.Option(help="of its processes; the best one counts")] = 5,
     scheduler: Annotated[str | None, typer.Option(help="tcp://HOST:PORT of a Dask cluster")] = None,
     hidden: Annotated[Path | None, typer.Option(help="folder of your own samples, TASK.safetensors")] = None,
     watch: Annotated[bool, typer.Option(help="go on when the queue is empty, until Ctrl-C")] = False,
@@ -234,14 +236,14 @@ def evaluate(
     with _explained(), _board(board, files) as opened:
         from time import sleep
 
-        from tinytorch.benchmarks.tinymlperf.evaluator import drain, drain_on_cluster
+        from tinytorch.benchmarks.tinymlperf.evaluator import How, drain, drain_on_cluster
 
-        done = 0
+        done, how = 0, How(seconds, launches, hidden)
         while True:
             if scheduler is None:
-                done += drain(opened, seconds, hidden, _tell)
+                done += drain(opened, how, _tell)
             else:
-                done += drain_on_cluster(opened, scheduler, seconds, hidden, _tell)
+                done += drain_on_cluster(opened, scheduler, how, _tell)
             if not watch:
                 break
             sleep(2.0)

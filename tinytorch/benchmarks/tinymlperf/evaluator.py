@@ -38,13 +38,23 @@ def now() -> datetime:
 
 
 @dataclass(frozen=True)
+class How:
+    """How thoroughly to measure: seconds for each scenario, launches, and the organizer's own samples if there are."""
+
+    seconds: float = 10.0
+    launches: int = 5
+    hidden: Path | None = None
+
+
+@dataclass(frozen=True)
 class Job:
-    """What a worker needs: the file's bytes, a seed, and how long to measure."""
+    """What a worker needs: the file's bytes, a seed, how long to measure, and in how many launches."""
 
     raw: bytes
     seed: int
     seconds: float
     hidden: str | None = None
+    launches: int = 5
 
 
 def measure(job: Job) -> Outcome:
@@ -54,7 +64,7 @@ def measure(job: Job) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="tinymlperf-") as folder:
             path = Path(folder) / "submission.safetensors"
             path.write_bytes(job.raw)
-            found = BenchmarkSuite(job.seconds, job.seed, hidden=hidden).evaluate(path)
+            found = BenchmarkSuite(job.seconds, job.seed, job.launches, hidden=hidden).evaluate(path)
     except Rejected as rejected:
         return {"code": rejected.code.value, "message": rejected.message}
     except (Disturbed, SandboxError) as error:
@@ -64,11 +74,12 @@ def measure(job: Job) -> Outcome:
     return {"report": json.loads(found.to_json())}
 
 
-def job_of(board: Leaderboard, lease: Lease, seconds: float, hidden: Path | None) -> Job:
+def job_of(board: Leaderboard, lease: Lease, how: How) -> Job:
     """Return what to do for a lease; each attempt has hidden samples of its own."""
     secret = f"{board.competition.secret_seed}/{lease.content_hash}/{lease.fence}"
     seed = int.from_bytes(hashlib.sha256(secret.encode()).digest()[:7], "big")
-    return Job(lease.path.read_bytes(), seed, seconds, None if hidden is None else str(hidden))
+    hidden = None if how.hidden is None else str(how.hidden)
+    return Job(lease.path.read_bytes(), seed, how.seconds, hidden, how.launches)
 
 
 def tell(board: Leaderboard, lease: Lease, outcome: Outcome) -> None:
@@ -82,14 +93,12 @@ def tell(board: Leaderboard, lease: Lease, outcome: Outcome) -> None:
             board.fail(lease, outcome["failure"], now=now())
 
 
-def drain(
-    board: Leaderboard, seconds: float = 10.0, hidden: Path | None = None, told: Told | None = None, worker: str = ""
-) -> int:
+def drain(board: Leaderboard, how: How | None = None, told: Told | None = None, worker: str = "") -> int:
     """Measure what waits, one after the other, in this process; return how many were done."""
     done, worker = 0, worker or f"{socket.gethostname()}-{os.getpid()}"
     while (lease := board.lease(worker, now=now())) is not None:
         with alive(board, [lease]):
-            outcome = measure(job_of(board, lease, seconds, hidden))
+            outcome = measure(job_of(board, lease, how or How()))
         tell(board, lease, outcome)
         done += 1
         if told is not None:
@@ -97,9 +106,7 @@ def drain(
     return done
 
 
-def drain_on_cluster(
-    board: Leaderboard, scheduler: str, seconds: float = 10.0, hidden: Path | None = None, told: Told | None = None
-) -> int:
+def drain_on_cluster(board: Leaderboard, scheduler: str, how: How | None = None, told: Told | None = None) -> int:
     """Do the same on the workers of a Dask cluster, one submission on each at a time; return how many were done.
 
     The workers need this package, and a single thread each: `dask worker --nthreads 1`.
@@ -123,7 +130,7 @@ def drain_on_cluster(
         with alive(board, running.values()):
             while True:
                 while len(running) < slots and (lease := board.lease(name, now=now())) is not None:
-                    job = job_of(board, lease, seconds, hidden)
+                    job = job_of(board, lease, how or How())
                     running[client.submit(measure, job, pure=False, retries=0)] = lease
                 if not running:
                     return done

@@ -14,7 +14,7 @@ import tinytorch
 from tinytorch.benchmarks.tinymlperf.scoring import Ratios, Score, score
 from tinytorch.kernels.machine import cpu_name
 from tinytorch.profiling.table import Column, Table, seconds
-from tinytorch.profiling.timing.statistics import Estimate
+from tinytorch.profiling.timing.statistics import Estimate, samples_needed
 
 if TYPE_CHECKING:
     from tinytorch.benchmarks.tinymlperf.submission import Submission
@@ -63,11 +63,12 @@ class Result:
         """Put together what is known."""
         scenarios = {
             name: {
-                "rounds": len(s.times),
+                "rounds": s.rounds,
+                "launches": len(s.launches),
                 "speedup": _three(s.speedup),
-                "seconds": float(np.median(s.times[:, 0])),
-                "reference_seconds": float(np.median(s.times[:, 1])),
-                "latency_p90": _three(s.latency) if len(s.times) >= 46 else None,
+                "seconds": s.best(0).value,
+                "reference_seconds": s.best(1).value,
+                "latency_p90": _three(s.latency) if s.rounds >= samples_needed(0.9) else None,
             }
             for name, s in measured.scenarios.items()
         }

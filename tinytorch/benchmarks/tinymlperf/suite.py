@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -28,14 +29,14 @@ from tinytorch.benchmarks.tinymlperf.scoring import Ratios
 from tinytorch.benchmarks.tinymlperf.submission import Submission
 from tinytorch.benchmarks.tinymlperf.tasks import Split, Task, load_task
 from tinytorch.profiling.timing.comparison import ratios
-from tinytorch.profiling.timing.statistics import Estimate, quantile_interval, samples_needed
+from tinytorch.profiling.timing.statistics import Estimate, median_interval, quantile_interval, samples_needed
 
 PERCENTILE = 0.9  # of the latency that single-stream states, as in MLPerf
 PROMPT, GENERATED = 32, 32  # tokens: what single-stream is for a language model
 STREAM = 16  # samples of a request, which are run one by one: what the request costs is shared among them
 _CONFIDENCE = 0.95
 _NARROW = 0.01  # the interval of a speed-up is narrow enough
-_CONTROLS = 9  # runs of the reference alone, before and after
+_CONTROLS = 5  # runs of the reference alone, before and after
 _SLOWED = 1.5  # the reference takes so much longer beside the submission than alone: something is wrong
 _SAME = 1e-2  # how far an output may be from that of the same sample in a batch, relative to the largest
 
@@ -46,19 +47,33 @@ class Disturbed(RuntimeError):
 
 @dataclass(frozen=True)
 class Scenario:
-    """What was measured: seconds of each run, (rounds, 2), the submission's first; in single-stream, of one sample."""
+    """What was measured: for each launch, seconds of its runs, (rounds, 2), the submission's first.
 
-    times: np.ndarray
+    In single-stream they are those of one sample. Where a process's memory happens to lie makes it up to a third slower
+    for all of its life, and nothing makes it faster: of each program its best launch counts.
+    """
+
+    launches: Sequence[np.ndarray]
+
+    def best(self, who: int) -> Estimate:
+        """Return the median of a program's runs in its best launch, seconds: 0 the submission, 1 the reference."""
+        return min((median_interval(times[:, who], _CONFIDENCE) for times in self.launches), key=lambda e: e.value)
+
+    @property
+    def rounds(self) -> int:
+        """How many runs there were of each."""
+        return sum(map(len, self.launches))
 
     @property
     def speedup(self) -> Estimate:
         """The reference's time over the submission's."""
-        return ratios(self.times, _CONFIDENCE)[0]
+        mine, theirs = self.best(0), self.best(1)
+        return Estimate(theirs.value / mine.value, theirs.low / mine.high, theirs.high / mine.low)
 
     @property
     def latency(self) -> Estimate:
-        """The 90th percentile of the submission's runs, seconds, with its interval."""
-        return quantile_interval(self.times[:, 0], PERCENTILE, _CONFIDENCE)
+        """The 90th percentile of all of the submission's runs, seconds, with its interval."""
+        return quantile_interval(np.concatenate(self.launches)[:, 0], PERCENTILE, _CONFIDENCE)
 
 
 class BenchmarkSuite:
@@ -69,6 +84,8 @@ class BenchmarkSuite:
     seconds
         For each scenario of a submission; it ends earlier where the speed-up is known to 1 %, and later where fewer
         than 46 runs fit in, which the latency's percentile takes.
+    launches
+        How often both processes are started anew; the best launch of each counts (see `Scenario`).
     seed
         Of the hidden samples and of the order of runs; a new one for each submission if it is left out.
     limits
@@ -87,14 +104,17 @@ class BenchmarkSuite:
         self,
         seconds: float = 10.0,
         seed: int | None = None,
+        launches: int = 5,
         limits: Limits | None = None,
         hidden: Path | None = None,
         progress: bool = False,
     ) -> None:
         if not (math.isfinite(seconds) and seconds > 0):
             raise ValueError(f"seconds is {seconds}: it is a positive number")
+        if launches < 1:
+            raise ValueError(f"launches is {launches}: it takes one at least")
         self.seconds, self.seed, self.limits, self.hidden = seconds, seed, limits or Limits(), hidden
-        self.progress = progress
+        self.launches, self.progress = launches, progress
         self._sandbox: Callable[..., Any] = Sandbox
 
     def evaluate(self, path: str | Path) -> Result:
@@ -114,7 +134,8 @@ class BenchmarkSuite:
         reference = export(task.reference(), task.name)
         with tempfile.TemporaryDirectory(prefix="tinymlperf-") as folder:
             beside = reference.save(Path(folder) / "reference.safetensors")
-            measured = _Run(self, task, seed).measure(Path(path), beside)
+            with one_core():
+                measured = self._measure(task, seed, Path(path), beside)
         mine, theirs = submission.costs, reference.costs
         speedups = [scenario.speedup for scenario in measured.scenarios.values()]
         found = Ratios(
@@ -126,6 +147,23 @@ class BenchmarkSuite:
         )
         return Result.of(task, submission, found, measured, seed)
 
+    def _measure(self, task: Task, seed: int, path: Path, beside: Path) -> Measured:
+        """Do all launches, each on its share of the samples; everything on one core, which shows what disturbs."""
+        split, rng = task.hidden(seed), np.random.default_rng([seed, 1])
+        shares = np.array_split(np.arange(len(split)), self.launches)
+        size = min(task.batch_size, len(shares[-1]))
+        done = []
+        with tqdm(total=self.launches, desc=task.name, leave=False, disable=not self.progress) as bar:
+            for share in shares:
+                done.append(_Launch(self, task, split[share], size, rng).measure(path, beside))
+                bar.update()
+        outputs = [np.concatenate([launch.outputs[who] for launch in done]) for who in (0, 1)]
+        scenarios = {
+            "offline": Scenario([launch.offline for launch in done]),
+            "single-stream": Scenario([launch.stream for launch in done]),
+        }
+        return Measured(task.quality(outputs[0], split), task.quality(outputs[1], split), scenarios)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -136,39 +174,40 @@ class Measured:
     scenarios: Mapping[str, Scenario]
 
 
-class _Run:
-    """One submission's runs."""
+class _Done(NamedTuple):
+    """What a launch found: the times of both scenarios, and the outputs of both for its samples."""
 
-    def __init__(self, suite: BenchmarkSuite, task: Task, seed: int) -> None:
-        self.suite, self.task = suite, task
-        self.rng = np.random.default_rng([seed, 1])
-        self.split = task.hidden(seed)
-        self.name = task.input.name
+    offline: np.ndarray
+    stream: np.ndarray
+    outputs: list[np.ndarray]
 
-    def measure(self, path: Path, beside: Path) -> Measured:
-        """Do all runs, everything on one core: what disturbs the reference there shows in its time."""
-        with one_core():
-            return self._measure(path, beside)
 
-    def _measure(self, path: Path, beside: Path) -> Measured:
+class _Launch:
+    """Both processes, once."""
+
+    def __init__(self, suite: BenchmarkSuite, task: Task, split: Split, size: int, rng: np.random.Generator) -> None:
+        self.suite, self.task, self.split, self.size, self.rng = suite, task, split, size, rng
+        self.name, self.seconds = task.input.name, suite.seconds / suite.launches
+
+    def measure(self, path: Path, beside: Path) -> _Done:
+        """Do all runs, between those of the reference alone."""
         make, limits = self.suite._sandbox, self.suite.limits
         with make(beside, limits) as reference:
-            self._offline(reference, self.split[: self.task.batch_size])  # compiled, and in the caches
+            self._control(reference)  # compiled, and in the caches
             alone = [self._control(reference) for _ in range(_CONTROLS)]
             with make(path, limits) as submission:
                 both = (submission, reference)
                 for one in both:
-                    self._offline(one, self.split[: self.task.batch_size])
+                    self._control(one)
                     self._single(one, self._some(0))
                 offline, outputs = self._batches(both)
-                single = self._stream(both, outputs[0])
+                stream = self._stream(both, outputs[0])
             alone += [self._control(reference) for _ in range(_CONTROLS)]
-        check_control(np.array(alone), offline.times[:, 1])
-        quality, beside_quality = (self.task.quality(found, self.split) for found in outputs)
-        return Measured(quality, beside_quality, {"offline": offline, "single-stream": single})
+        check_control(np.array(alone), offline[:, 1])
+        return _Done(offline, stream, outputs)
 
     def _control(self, reference: Any) -> float:
-        return self._offline(reference, self.split[: self.task.batch_size]).seconds
+        return self._offline(reference, self.split[: self.size]).seconds
 
     def _offline(self, sandbox: Any, samples: Split) -> Timed:
         found: Timed = sandbox.timed({self.name: samples.inputs}, [self._shape(samples.inputs.shape)])
@@ -198,51 +237,43 @@ class _Run:
         done = [timed for timed in found if timed is not None]
         return [timed.seconds for timed in done], [timed.outputs[0] for timed in done]
 
-    def _batches(self, both: tuple[Any, Any]) -> tuple[Scenario, list[np.ndarray]]:
-        """Go through all hidden samples once; then again through some, while the interval is wide and time is left."""
-        size, times = self.task.batch_size, list[list[float]]()
+    def _batches(self, both: tuple[Any, Any]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Go through all samples once; then again through some, while the interval is wide and time is left."""
+        size, times = self.size, list[list[float]]()
         outputs: list[list[np.ndarray]] = [[], []]
-        starts = range(0, len(self.split), size)
-        with self._bar("offline", len(starts)) as bar:
-            for start in starts:
-                samples = self.split[start : start + size]
-                seconds, found = self._turns(lambda one, s=samples: self._offline(one, s), both)  # type: ignore[misc]
-                for kept, array in zip(outputs, found, strict=True):
-                    kept.append(array)
-                if len(samples) == size:
-                    times.append(seconds)
-                bar.update()
-            while not self._enough(times):
-                start = int(self.rng.integers(len(self.split) - size + 1))
-                samples = self.split[start : start + size]
-                times.append(self._turns(lambda one, s=samples: self._offline(one, s), both)[0])  # type: ignore[misc]
-        return Scenario(np.array(times)), [np.concatenate(kept) for kept in outputs]
+        for start in range(0, len(self.split), size):
+            samples = self.split[start : start + size]
+            seconds, found = self._turns(partial(self._offline, samples=samples), both)
+            for kept, array in zip(outputs, found, strict=True):
+                kept.append(array)
+            if len(samples) == size:
+                times.append(seconds)
+        while not self._enough(times, samples_needed(0.5, _CONFIDENCE)):
+            start = int(self.rng.integers(len(self.split) - size + 1))
+            times.append(self._turns(partial(self._offline, samples=self.split[start : start + size]), both)[0])
+        return np.array(times), [np.concatenate(kept) for kept in outputs]
 
-    def _stream(self, both: tuple[Any, Any], known: np.ndarray) -> Scenario:
+    def _stream(self, both: tuple[Any, Any], known: np.ndarray) -> np.ndarray:
         """One sample after the other, and each has to come out as it did in its batch."""
         times: list[list[float]] = []
-        with self._bar("single-stream", samples_needed(PERCENTILE, _CONFIDENCE)) as bar:
-            while len(times) < samples_needed(PERCENTILE, _CONFIDENCE) or not self._enough(times):
-                at = int(self.rng.integers(len(self.split) - len(self._some(0)) + 1))
-                samples = self._some(at)
-                seconds, found = self._turns(lambda one, s=samples: self._single(one, s), both)  # type: ignore[misc]
-                times.append(seconds)
-                if self.task.input.dtype == "int64":
-                    check_same(found[0][0, 0], known[at, PROMPT - 1])
-                else:
-                    check_same(found[0], known[at : at + len(samples)])
-                bar.update()
-        return Scenario(np.array(times))
+        least = max(math.ceil(samples_needed(PERCENTILE) / self.suite.launches), samples_needed(0.5))
+        while not self._enough(times, least):
+            at = int(self.rng.integers(len(self.split) - len(self._some(0)) + 1))
+            samples = self._some(at)
+            seconds, found = self._turns(partial(self._single, sample=samples), both)
+            times.append(seconds)
+            if self.task.input.dtype == "int64":
+                check_same(found[0][0, 0], known[at, PROMPT - 1])
+            else:
+                check_same(found[0], known[at : at + len(samples)])
+        return np.array(times)
 
-    def _enough(self, times: list[list[float]]) -> bool:
-        spent = math.fsum(map(math.fsum, times))
-        if len(times) < samples_needed(0.5, _CONFIDENCE) or spent >= self.suite.seconds:
-            return len(times) >= samples_needed(0.5, _CONFIDENCE)
-        found = Scenario(np.array(times)).speedup
-        return math.log(found.high / found.low) < 2 * math.log1p(_NARROW)
-
-    def _bar(self, label: str, total: int) -> Any:
-        return tqdm(total=total, desc=label, leave=False, disable=not self.suite.progress)
+    def _enough(self, times: list[list[float]], least: int) -> bool:
+        if len(times) < least:
+            return False
+        found = ratios(np.array(times), _CONFIDENCE)[0]
+        narrow = math.log(found.high / found.low) < 2 * math.log1p(_NARROW)
+        return narrow or math.fsum(map(math.fsum, times)) >= self.seconds
 
 
 def check_control(alone: np.ndarray, beside: np.ndarray) -> None:
