@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import ColumnElement, Row, func, select, true
 from sqlalchemy.orm import Session
 
 from tinytorch.benchmarks.tinymlperf.leaderboard.board import Board
@@ -62,16 +62,26 @@ class Queue:
 
 @dataclass
 class _Kept:
-    """The standings after so many evaluations: those are only added, so their number says whether it is the latest.
+    """What is known of the evaluations so far, and the standings after them.
 
-    The number of the last event would not: PostgreSQL gives out numbers before it commits, in whatever order.
+    Evaluations are only added, so their number says whether there are new ones. The largest number of a row would not:
+    PostgreSQL gives numbers out before it commits, so that a smaller one may come later.
     """
 
-    evaluations: int = -1
-    standings: dict[str, list[Ranked]] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    best: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    standings: dict[str, list[Ranked]] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def add(self, entry: Entry) -> None:
+        """Take an entry in: of each participant and task, the best one stands for all."""
+        self.seen.add(entry.submission)
+        key = entry.participant, entry.task
+        if key not in self.best or entry.order < self.best[key].order:
+            self.best[key] = entry
 
+
+_FEW = 500  # rows that are asked for by their numbers
 _COLUMNS = (
     Participant.pseudonym,
     Submission.id.label("submission_id"),
@@ -90,35 +100,37 @@ class Views(Board):
     def entries(self) -> list[Entry]:
         """Return all that was scored, in no order."""
         with self.database.reading() as session:
-            return self._entries(session, self._require(session).id)
+            return self._entries(session, self._require(session).id, true())
 
     def standings(self) -> dict[str, list[Ranked]]:
         """Return the ranking of all tasks together, then of each one; computed anew only after an evaluation."""
-        with self._kept.lock, self.database.reading() as session:
+        kept = self._kept
+        with kept.lock, self.database.reading() as session:
             competition = self._require(session)
             of_this = Evaluation.competition_id == competition.id
             count = session.scalar(select(func.count()).select_from(Evaluation).where(of_this)) or 0
-            if count != self._kept.evaluations:
-                entries = self._entries(session, competition.id)
-                self._kept.standings = standings(entries, competition.tasks)
-                self._kept.evaluations = len(entries)
-            return self._kept.standings
+            if kept.standings is None or count != len(kept.seen):
+                new = set(session.scalars(select(Evaluation.submission_id).where(of_this))) - kept.seen
+                only = Evaluation.submission_id.in_(new) if len(new) <= _FEW else true()
+                for entry in self._entries(session, competition.id, only):
+                    kept.add(entry)
+                kept.standings = standings(kept.best.values(), competition.tasks)
+            return kept.standings
 
     def participant_entries(self, pseudonym: str) -> list[Entry]:
         """Return what of one participant was scored, in the order of receipt; Refused if there is nobody so called."""
         with self.database.reading() as session:
             competition = self._require(session)
             participant = self._participant(session, competition, pseudonym)
-            found = self._entries(session, competition.id, participant.id)
+            found = self._entries(session, competition.id, Submission.participant_id == participant.id)
         return sorted(found, key=lambda entry: (entry.received, entry.submission))
 
     def attempts(self, participant: Participant) -> list[Attempt]:
         """Return all submissions of one participant, the last one first."""
+        mine = Submission.participant_id == participant.id
         with self.database.reading() as session:
-            scored = {
-                entry.submission: entry for entry in self._entries(session, participant.competition_id, participant.id)
-            }
-            own = select(Submission).where(Submission.participant_id == participant.id)
+            scored = {entry.submission: entry for entry in self._entries(session, participant.competition_id, mine)}
+            own = select(Submission).where(mine)
             rows = session.scalars(own.order_by(Submission.received.desc(), Submission.id.desc())).all()
         return [_attempt(row, scored.get(row.id)) for row in rows]
 
@@ -154,15 +166,13 @@ class Views(Board):
             oldest = session.scalar(select(func.min(Submission.received)).where(*waiting))
         return Queue(counts, oldest)
 
-    def _entries(self, session: Session, competition: int, participant: int | None = None) -> list[Entry]:
+    def _entries(self, session: Session, competition: int, which: ColumnElement[bool]) -> list[Entry]:
         query = (
             select(*_COLUMNS)
             .join(Submission, Submission.id == Evaluation.submission_id)
             .join(Participant, Participant.id == Submission.participant_id)
-            .where(Evaluation.competition_id == competition)
+            .where(Evaluation.competition_id == competition, which)
         )
-        if participant is not None:
-            query = query.where(Submission.participant_id == participant)
         return [_entry(row) for row in session.execute(query)]
 
 
