@@ -142,7 +142,7 @@ def test_every_model_of_the_zoo_has_an_input(name):
 @pytest.mark.parametrize(
     ("argv", "code", "message"),
     [
-        (["nobody"], 2, "no model 'nobody': the zoo has reference_cnn, char_gpt, anomaly_autoencoder, and MODULE:FACTORY"),
+        (["nobody"], 2, "no model 'nobody': the zoo has reference_cnn, char_gpt, anomaly_autoencoder, and MODULE:FAC"),
         (["nobody:"], 2, "no model 'nobody:'"),
         (["no_such_module:f"], 1, "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
         (["made_wrong:f"], 1, "cannot be imported: ZeroDivisionError"),
