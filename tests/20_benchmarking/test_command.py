@@ -1,14 +1,18 @@
 """The command, as people use it: from a model to a place on the leaderboard, and every mistake in one line."""
 
 import csv
+import importlib
 import io
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from typer.testing import CliRunner
 
 from tinytorch.benchmarks.tinymlperf.command import app
+from tinytorch.benchmarks.tinymlperf.leaderboard import Leaderboard
 from tinytorch.benchmarks.tinymlperf.submission import Submission
+from tinytorch.benchmarks.tinymlperf.web import create_app
 
 runner = CliRunner()
 
@@ -107,3 +111,20 @@ def test_a_mistake_is_said_in_one_line(file, board, argv, status, message):
     assert found.stderr.count("\n") == 1
     assert message in found.stderr
     assert "Traceback" not in found.output
+
+
+def test_a_file_is_handed_in_over_the_network_and_refusals_come_back(board, file):
+    serving = importlib.import_module("tests.20_benchmarking.serving")
+    opened = Leaderboard(board)
+    now = datetime.now(UTC)
+    opened.create_competition(tasks=["image-classification"], deadline=now + timedelta(1), daily_quota=3, now=now)
+    token = opened.add_participant("ada", now=now).token
+    with serving.served(create_app(opened, check=lambda path: None)) as origin:
+        first = run("submit", file, "--server", origin, TINYMLPERF_TOKEN=token)
+        assert first.stdout == "submission 1: queued; 2 left today\n"
+        refused = run("submit", file, "--server", origin, TINYMLPERF_TOKEN="x" * 43)
+        assert refused.exit_code == 2
+        assert refused.stderr == (
+            "error: unknown-token: this is no participant's token: copy all 43 characters of it\n"
+        )
+    opened.close()

@@ -6,11 +6,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from tinytorch.benchmarks.tinymlperf.leaderboard import Leaderboard, Refusal, Refused, State
+from tinytorch.benchmarks.tinymlperf.leaderboard.ranking import standings
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
 
 boards = importlib.import_module("tests.20_benchmarking.boards")
@@ -251,6 +253,17 @@ def test_standings_are_of_the_last_evaluation(board):
     scored(board, bob, b"fast", speedup=4.0)
     assert [(r.rank, r.entry.participant) for r in board.standings()["images"]] == [(1, "Bob"), (2, "Ada")]
     assert board.standings()["text"] == []
+
+
+def test_standings_kept_up_to_date_are_those_of_all_entries(make):
+    board, rng = make(daily_quota=100), np.random.default_rng(0)
+    members = [join(board) for _ in range(6)]
+    for number in range(30):
+        task, speedup = boards.TASKS[rng.integers(2)], float(rng.uniform(0.5, 8.0))
+        passed = bool(rng.random() < 0.8)
+        scored(board, members[rng.integers(6)], b"%d" % number, task=task, speedup=speedup, passed=passed)
+        if number % 3 == 0:
+            assert board.standings() == standings(board.entries(), boards.TASKS)
 
 
 def test_another_process_sees_what_one_has_written(board, url, tmp_path):

@@ -37,7 +37,7 @@ def send(server: str, token: str, path: Path) -> str:
 
 def _words(error: urllib.error.HTTPError) -> str:
     try:
-        said = json.load(error)
+        said = json.load(error)["error"]
         return f"{said['code']}: {said['message']}"
     except (ValueError, KeyError, TypeError):
         return f"the server answered {error.code}"
