@@ -150,7 +150,7 @@ HOSTILE = {
     "too few inputs": ("floats", first_node(["x"], ["0.weight", "0.bias"]), "bad-graph"),
     "no inputs": ("floats", lambda w, a: w["nodes"][1].update(inputs=[]), "bad-graph"),
     "two results": ("floats", two_results, "bad-graph"),
-    "a tensor for a value": ("floats", lambda w, a: w["nodes"][0].update(inputs=["0.bias", "x", "0.weight"]), "bad-graph"),
+    "a tensor for a value": ("floats", first_node(["0.bias", "x", "0.weight"], []), "bad-graph"),
     "a value for a tensor": ("floats", first_node(["x", "x", "0.bias"], ["0.weight"]), "bad-graph"),
     "an unknown part": ("floats", key("code", "import os"), "bad-graph"),
     "a part too few": ("floats", lambda w, a: w.pop("nodes"), "bad-graph"),

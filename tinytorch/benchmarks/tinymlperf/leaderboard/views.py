@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Row, func, select, true
 from sqlalchemy.orm import Session
 
 from tinytorch.benchmarks.tinymlperf.leaderboard.board import Board
-from tinytorch.benchmarks.tinymlperf.leaderboard.ranking import Entry, Ranked, standings
+from tinytorch.benchmarks.tinymlperf.leaderboard.ranking import OVERALL, Entry, Ranked, overall, rank
 from tinytorch.benchmarks.tinymlperf.leaderboard.refusal import Refusal, Refused
 from tinytorch.benchmarks.tinymlperf.leaderboard.tables import Evaluation, Event, Participant, State, Submission
 from tinytorch.benchmarks.tinymlperf.scoring import Ratios
@@ -69,16 +69,26 @@ class _Kept:
     """
 
     seen: set[int] = field(default_factory=set)
-    best: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    best: dict[str, dict[str, Entry]] = field(default_factory=dict)
+    overall: dict[str, Entry] = field(default_factory=dict)
     standings: dict[str, list[Ranked]] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, entry: Entry) -> None:
-        """Take an entry in: of each participant and task, the best one stands for all."""
-        self.seen.add(entry.submission)
-        key = entry.participant, entry.task
-        if key not in self.best or entry.order < self.best[key].order:
-            self.best[key] = entry
+    def add(self, entries: Iterable[Entry], tasks: Sequence[str]) -> dict[str, list[Ranked]]:
+        """Take entries in, and return what `ranking.standings` says of all so far.
+
+        Of each participant and task the best entry stands for all, and only participants with new ones are added up.
+        """
+        changed = set()
+        for entry in entries:
+            self.seen.add(entry.submission)
+            own = self.best.setdefault(entry.participant, {})
+            if entry.task not in own or entry.order < own[entry.task].order:
+                own[entry.task] = entry
+                changed.add(entry.participant)
+        self.overall |= {name: overall(self.best[name].values(), tasks)[0] for name in changed}
+        of_tasks = {task: rank(own[task] for own in self.best.values() if task in own) for task in tasks}
+        return {OVERALL: rank(self.overall.values()), **of_tasks}
 
 
 _FEW = 500  # rows that are asked for by their numbers
@@ -112,9 +122,7 @@ class Views(Board):
             if kept.standings is None or count != len(kept.seen):
                 new = set(session.scalars(select(Evaluation.submission_id).where(of_this))) - kept.seen
                 only = Evaluation.submission_id.in_(new) if len(new) <= _FEW else true()
-                for entry in self._entries(session, competition.id, only):
-                    kept.add(entry)
-                kept.standings = standings(kept.best.values(), competition.tasks)
+                kept.standings = kept.add(self._entries(session, competition.id, only), competition.tasks)
             return kept.standings
 
     def participant_entries(self, pseudonym: str) -> list[Entry]:
