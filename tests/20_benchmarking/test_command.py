@@ -42,7 +42,7 @@ def test_a_competition_in_five_commands(board, file, tmp_path):
         assert handed_in.exit_code == 0
         assert "submission 1" in handed_in.stdout
         assert "9 left today" in handed_in.stdout
-    evaluated = run("evaluate", "--seconds", 0.2, "--launches", 1, "--board", board)
+    evaluated = run("evaluate", "--seconds", 0.2, "--launches", 1, "--tolerance", 1000, "--board", board)
     assert "submission 1: image-classification, score" in evaluated.stdout
     shown = run("leaderboard", "--task", "image-classification", "--board", board)
     assert first["pseudonym"] in shown.stdout
@@ -59,7 +59,7 @@ def test_check_says_what_a_file_costs(file):
 
 @pytest.mark.parametrize("form", ["table", "json", "markdown", "svg"])
 def test_run_measures_here(file, form):
-    found = run("run", file, "--seconds", 0.1, "--launches", 1, "--seed", 1, "--format", form)
+    found = run("run", file, "--seconds", 0.1, "--launches", 1, "--tolerance", 1000, "--seed", 1, "--format", form)
     assert found.exit_code == 0
     if form == "json":
         assert json.loads(found.stdout)["passed"] is True
@@ -70,7 +70,7 @@ def test_run_measures_here(file, form):
 def test_run_says_that_a_target_is_missed(tmp_path):
     path = tmp_path / "sub.safetensors"
     run("export", "reference_cnn", "-o", path, "--filters", 0.9)
-    found = run("run", path, "--seconds", 0.1, "--launches", 1, "--seed", 1, "--format", "json")
+    found = run("run", path, "--seconds", 0.1, "--launches", 1, "--tolerance", 1000, "--seed", 1, "--format", "json")
     assert found.exit_code == 1
     assert "misses the target" in found.stderr
 

@@ -22,7 +22,8 @@ IMAGES = "image-classification"
 def board(tmp_path):
     made = Leaderboard(f"sqlite:///{tmp_path / 'board.db'}")
     now = evaluator.now()
-    made.create_competition(tasks=[IMAGES], deadline=now + timedelta(days=1), daily_quota=20, now=now, seed=5)
+    rules = {"tasks": [IMAGES], "deadline": now + timedelta(days=1), "daily_quota": 20, "division": "open"}
+    made.create_competition(**rules, now=now, seed=5)
     yield made
     made.close()
 
@@ -110,6 +111,13 @@ def test_a_result_that_comes_after_its_lease_changes_nothing(board):
     assert states(board, ada) == [State.LEASED]
 
 
+def test_a_submission_of_another_division_is_rejected(board):
+    ada = boards.join(board, "ada")
+    board.submit(ada, export(zoo.load("reference_cnn"), IMAGES).to_bytes(), now=evaluator.now())
+    assert evaluator.drain(board) == 1
+    assert board.attempts(ada)[0].code == "wrong-division"
+
+
 @pytest.mark.parametrize(("raw", "code"), [(b"no file", "truncated"), (b"\x00" * 100, "bad-header")])
 def test_a_file_that_is_none_is_rejected_with_its_code(raw, code):
     assert evaluator.measure(evaluator.Job(raw, 1, 0.1))["code"] == code
@@ -126,8 +134,8 @@ def test_a_fault_of_ours_is_not_the_submission_s(monkeypatch):
 
 def test_a_real_submission_is_scored(board):
     ada = boards.join(board, "ada")
-    board.submit(ada, export(zoo.load("reference_cnn"), IMAGES).to_bytes(), now=evaluator.now())
-    assert evaluator.drain(board, evaluator.How(0.2, 1)) == 1
+    board.submit(ada, export(zoo.load("reference_cnn"), IMAGES, division="open").to_bytes(), now=evaluator.now())
+    assert evaluator.drain(board, evaluator.How(0.2, 1, tolerance=1000)) == 1
     (ranked,) = board.standings()[IMAGES]
     assert ranked.entry.deterministic == 1000.0
     assert ranked.entry.passed
@@ -150,7 +158,7 @@ def test_a_cluster_scores_each_submission_once(board, cluster):
     ada = boards.join(board, "ada")
     for raw in entries(3):
         board.submit(ada, raw, now=evaluator.now())
-    assert evaluator.drain_on_cluster(board, cluster.scheduler_address, evaluator.How(0.1, 1)) == 3
+    assert evaluator.drain_on_cluster(board, cluster.scheduler_address, evaluator.How(0.1, 1, tolerance=1000)) == 3
     assert states(board, ada) == [State.SCORED] * 3
     assert len(board.participant_entries("ada")) == 3
 
@@ -169,7 +177,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_scores_nothing_twice(board, c
 
     killer = threading.Thread(target=kill_when_it_works)
     killer.start()
-    evaluator.drain_on_cluster(board, cluster.scheduler_address, evaluator.How(0.3, 1))
+    evaluator.drain_on_cluster(board, cluster.scheduler_address, evaluator.How(0.3, 1, tolerance=1000))
     killer.join()
     assert states(board, ada) == [State.SCORED] * 3
     assert len(board.participant_entries("ada")) == 3

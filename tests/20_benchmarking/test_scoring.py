@@ -16,7 +16,13 @@ COSTS = st.floats(1e-6, 1e6)
 @st.composite
 def ratios(draw, passed=None):
     low, value, high = sorted(draw(st.tuples(COSTS, COSTS, COSTS)))
-    return Ratios(Estimate(value, low, high), draw(COSTS), draw(COSTS), draw(COSTS), draw(passed or st.booleans()))
+    return Ratios(
+        Estimate(value, low, high),
+        draw(COSTS),
+        draw(COSTS),
+        draw(COSTS),
+        draw(st.booleans() if passed is None else passed),
+    )
 
 
 RESULTS = st.dictionaries(st.sampled_from(TASKS), st.none() | ratios())

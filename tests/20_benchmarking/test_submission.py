@@ -91,7 +91,6 @@ def test_each_is_refused_within_a_second_and_all_within_200_mb(tmp_path):
     assert taken < 200e6
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="not checked when the file is opened")
 @pytest.mark.parametrize("name", hostile.TAKEN_GRAPHS)
 def test_what_cannot_be_run_or_counted_is_refused_when_it_is_opened(name, tmp_path):
     code, wanted = open_all(tmp_path, {name: hostile.built(name)})[0][name][0], hostile.TAKEN_GRAPHS[name][2]
@@ -169,7 +168,6 @@ def test_any_graph_whose_shapes_fit_is_run_as_its_layers_are_one_by_one(tmp_path
     np.testing.assert_allclose(found / largest, expected / largest, rtol=0, atol=2e-5)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="to_sparse puts the two into one network")
 def test_a_linear_layer_on_rows_of_images_may_stand_before_a_convolution(tmp_path):
     """In a chain with sparse layers; without them it is run already."""
     whole, arrays = graphs.zeros()

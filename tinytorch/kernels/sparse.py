@@ -34,7 +34,7 @@ class Rows:
     def __post_init__(self) -> None:
         if self.values.dtype != _FLOAT32 or self.values.shape != self.indices.shape or self.values.ndim != 1:
             raise ValueError(f"values are float32, with as many indices: got {self.values.dtype} {self.values.shape}")
-        counts = np.diff(self.indptr)
+        counts: np.ndarray = np.diff(self.indptr.astype(np.int64))  # in 32 bits a step back may look like one ahead
         if self.indptr[0] != 0 or (counts < 0).any() or self.indptr[-1] != len(self.values):
             raise ValueError(f"indptr has to rise from 0 to the number of values, {len(self.values)}")
         low, high = self.indices.min(initial=0), self.indices.max(initial=0)

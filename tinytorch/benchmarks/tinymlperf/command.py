@@ -101,6 +101,7 @@ def run(
     file: Submitted,
     seconds: Annotated[float, typer.Option(help="for each scenario")] = 10.0,
     launches: Annotated[int, typer.Option(help="of the processes; the best one counts")] = 5,
+    tolerance: Annotated[float, typer.Option(help="how much longer the reference may take than alone")] = 1.5,
     seed: Annotated[int | None, typer.Option(help="of samples and order; a new one by default")] = None,
     form: Annotated[str, typer.Option("--format", help="table, json, markdown or svg")] = "table",
 ) -> None:
@@ -111,7 +112,7 @@ def run(
 
         if form not in ("table", "json", "markdown", "svg"):
             raise ValueError(f"there is no format {form!r}: choose table, json, markdown or svg")
-        found = BenchmarkSuite(seconds, seed, launches, progress=sys.stderr.isatty()).evaluate(file)
+        found = BenchmarkSuite(seconds, seed, launches, tolerance, progress=sys.stderr.isatty()).evaluate(file)
         if form == "table":
             found.table().print_rich()
         else:
@@ -132,13 +133,14 @@ def submit(
     with _explained():
         from tinytorch.benchmarks.tinymlperf.submission import Submission
 
-        Submission.open(file)
+        submission = Submission.open(file)
         if server is not None:
             from tinytorch.benchmarks.tinymlperf.client import send
 
             print(send(server, token, file))
             return
         with _board(board, files) as opened:
+            submission.need_division(opened.competition.division)
             receipt = opened.submit(opened.authenticate(token), file, now=datetime.now(UTC))
             what = "received" if receipt.new else f"known already, {receipt.state.value}"
             print(f"submission {receipt.submission}: {what}; {receipt.quota_left} left today")
@@ -190,6 +192,7 @@ def leaderboard(
 def init(
     deadline: Annotated[datetime, typer.Option(help="UTC: 2026-12-31T23:59:59")],
     quota: Annotated[int, typer.Option(help="new submissions a day, for each participant")] = 10,
+    division: Annotated[str, typer.Option(help="closed or open")] = "closed",
     task: Annotated[list[str] | None, typer.Option(help="again for each; all by default")] = None,
     board: Board = BOARD,
     files: Files = None,
@@ -202,7 +205,8 @@ def init(
         for name in tasks:
             load_task(name)
         end = deadline.replace(tzinfo=UTC) if deadline.tzinfo is None else deadline
-        opened.create_competition(tasks=tasks, deadline=end, daily_quota=quota, now=datetime.now(UTC))
+        rules: dict[str, Any] = {"tasks": tasks, "deadline": end, "daily_quota": quota, "division": division}
+        opened.create_competition(**rules, now=datetime.now(UTC))
         print(f"open until {end.isoformat()}: {', '.join(tasks)}")
 
 
@@ -226,6 +230,7 @@ def join(
 def evaluate(
     seconds: Annotated[float, typer.Option(help="for each scenario of a submission")] = 10.0,
     launches: Annotated[int, typer.Option(help="of its processes; the best one counts")] = 5,
+    tolerance: Annotated[float, typer.Option(help="how much longer the reference may take than alone")] = 1.5,
     scheduler: Annotated[str | None, typer.Option(help="tcp://HOST:PORT of a Dask cluster")] = None,
     hidden: Annotated[Path | None, typer.Option(help="folder of your own samples, TASK.safetensors")] = None,
     watch: Annotated[bool, typer.Option(help="go on when the queue is empty, until Ctrl-C")] = False,
@@ -238,7 +243,7 @@ def evaluate(
 
         from tinytorch.benchmarks.tinymlperf.evaluator import How, drain, drain_on_cluster
 
-        done, how = 0, How(seconds, launches, hidden)
+        done, how = 0, How(seconds, launches, hidden, tolerance)
         while True:
             if scheduler is None:
                 done += drain(opened, how, _tell)
@@ -270,19 +275,20 @@ def serve(
         import uvicorn
 
         from tinytorch.benchmarks.tinymlperf.submission import Submission
+        from tinytorch.benchmarks.tinymlperf.tasks import load_task
         from tinytorch.benchmarks.tinymlperf.web import create_app
 
         def refusal(path: Path) -> str | None:
             try:
-                Submission.open(path)
+                Submission.open(path).need_division(opened.competition.division)
             except Rejected as rejected:
                 return str(rejected)
             return None
 
-        opened.competition  # noqa: B018  # there has to be one
-        uvicorn.run(
-            create_app(opened, check=refusal), host=host, port=port, log_level=os.environ.get("LOG_LEVEL", "info")
-        )
+        titles = {name: load_task(name).title for name in opened.competition.tasks}
+        app = create_app(opened, check=refusal, titles=titles)
+        level = os.environ.get("LOG_LEVEL", "info")
+        uvicorn.run(app, host=host, port=port, log_level=level, server_header=False)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from tinytorch.benchmarks.tinymlperf.leaderboard.refusal import LeaseLost
 from tinytorch.benchmarks.tinymlperf.leaderboard.store import Leaderboard
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
 from tinytorch.benchmarks.tinymlperf.sandbox import SandboxError
-from tinytorch.benchmarks.tinymlperf.suite import BenchmarkSuite, Disturbed
+from tinytorch.benchmarks.tinymlperf.submission import Submission
+from tinytorch.benchmarks.tinymlperf.suite import TOLERANCE, BenchmarkSuite, Disturbed
 
 Outcome = dict[str, Any]  # {"report": ...}, {"code": ..., "message": ...} or {"failure": ...}
 Told = Callable[[Lease, Outcome], None]
@@ -44,6 +45,7 @@ class How:
     seconds: float = 10.0
     launches: int = 5
     hidden: Path | None = None
+    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Job:
     seconds: float
     hidden: str | None = None
     launches: int = 5
+    tolerance: float = TOLERANCE
+    division: str | None = None
 
 
 def measure(job: Job) -> Outcome:
@@ -64,7 +68,9 @@ def measure(job: Job) -> Outcome:
         with tempfile.TemporaryDirectory(prefix="tinymlperf-") as folder:
             path = Path(folder) / "submission.safetensors"
             path.write_bytes(job.raw)
-            found = BenchmarkSuite(job.seconds, job.seed, job.launches, hidden=hidden).evaluate(path)
+            if job.division is not None:
+                Submission.open(path).need_division(job.division)
+            found = BenchmarkSuite(job.seconds, job.seed, job.launches, job.tolerance, hidden=hidden).evaluate(path)
     except Rejected as rejected:
         return {"code": rejected.code.value, "message": rejected.message}
     except (Disturbed, SandboxError) as error:
@@ -79,7 +85,8 @@ def job_of(board: Leaderboard, lease: Lease, how: How) -> Job:
     secret = f"{board.competition.secret_seed}/{lease.content_hash}/{lease.fence}"
     seed = int.from_bytes(hashlib.sha256(secret.encode()).digest()[:7], "big")
     hidden = None if how.hidden is None else str(how.hidden)
-    return Job(lease.path.read_bytes(), seed, how.seconds, hidden, how.launches)
+    division = board.competition.division
+    return Job(lease.path.read_bytes(), seed, how.seconds, hidden, how.launches, how.tolerance, division)
 
 
 def tell(board: Leaderboard, lease: Lease, outcome: Outcome) -> None:

@@ -99,10 +99,16 @@ def _groups(steps: list[Step]) -> list[list[Step]]:
     groups: list[list[Step]] = []
     for step in steps:
         whole = step.operation.name == "quantize" or step.inputs[0].dtype == "uint8"
-        if not groups or step.operation.name == "quantize" or whole != _is_whole(groups[-1]):
+        late = step.operation.name.endswith("conv2d") and groups and _has_linear(groups[-1])
+        if not groups or late or step.operation.name == "quantize" or whole != _is_whole(groups[-1]):
             groups.append([])
         groups[-1].append(step)
     return groups
+
+
+def _has_linear(group: list[Step]) -> bool:
+    """Tell whether there is a linear layer, on rows of images: no plan goes on with a convolution behind it."""
+    return any(step.operation.name.endswith("linear") for step in group)
 
 
 def _is_whole(group: list[Step]) -> bool:

@@ -129,6 +129,10 @@ class Sandbox:
         """Return what a language model that remembers says after these ids, (batch, positions), too."""
         return self._request({"call": "step"}, [ids], shapes)
 
+    def steps(self, ids: np.ndarray, shapes: Sequence[tuple[int, ...]] | None = None) -> Timed:
+        """Return what a language model says that is given these ids one position after the other, as in generation."""
+        return self._request({"call": "steps"}, [ids], shapes)
+
     def generate(self, ids: np.ndarray, count: int, shapes: Sequence[tuple[int, ...]] | None = None) -> Timed:
         """Return the scores from which a language model takes the next `count` tokens, the best one each time."""
         return self._request({"call": "generate", "count": count}, [ids], shapes)

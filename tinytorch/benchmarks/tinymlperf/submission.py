@@ -12,7 +12,7 @@ import numpy as np
 
 from tinytorch.benchmarks.tinymlperf import file
 from tinytorch.benchmarks.tinymlperf.graph import Graph
-from tinytorch.benchmarks.tinymlperf.inference import Costs, costs, follow
+from tinytorch.benchmarks.tinymlperf.inference import Costs, Step, costs, follow
 from tinytorch.benchmarks.tinymlperf.limits import Limits
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
 
@@ -55,17 +55,24 @@ class Submission:
         task = TASKS.get(self.task)
         if task is None:
             raise Rejected(Code.WRONG_TASK, f"there is no task {self.task!r}; there are {', '.join(sorted(TASKS))}")
-        given = [(i.dtype, i.shape) for i in self.graph.inputs]
-        if given != [(task.input.dtype, task.input.shape)]:
-            raise Rejected(Code.WRONG_TASK, f"{self.task} gives one input, {task.input.dtype} {task.input.shape}")
+        given = [(i.name, i.dtype, i.shape) for i in self.graph.inputs]
+        if given != [(task.input.name, task.input.dtype, task.input.shape)]:
+            what = f"{task.input.name}, {task.input.dtype} {task.input.shape}"
+            raise Rejected(Code.WRONG_TASK, f"{self.task} gives one input, {what}")
+        most = (limits or Limits()).activation_bytes
         for samples in (1, 2):
             sizes = {"N": samples, "T": 256}
             steps = follow(self.graph, self.arrays, limits, sizes)
+            _check_text(steps, task.output.shape[-1])
             found = [step.output for step in steps if step.name in self.graph.outputs]
             wanted = tuple(sizes[s] if isinstance(s, str) else s for s in task.output.shape)
             if [(f.dtype, f.shape) for f in found] != [(task.output.dtype, wanted)]:
                 shapes = ", ".join(f"{f.dtype} {f.shape}" for f in found)
                 raise Rejected(Code.WRONG_TASK, f"{self.task} asks for {task.output.dtype} {wanted}, not {shapes}")
+
+        if self.costs.peak_activation_bytes > most:
+            why = f"{self.costs.peak_activation_bytes:,} bytes are alive at once, and {most:,} are allowed"
+            raise Rejected(Code.TOO_LARGE, why)
 
     def save(self, path: str | Path) -> Path:
         """Write the file, whole or not at all. Rejected if `open` would refuse it."""
@@ -88,6 +95,13 @@ class Submission:
         """By which rules: "closed" or "open"."""
         return self.graph.division
 
+    def need_division(self, division: str) -> None:
+        """Reject it in a competition of another division."""
+        if self.division != division:
+            raise Rejected(
+                Code.WRONG_DIVISION, f"this is a competition of the {division} division, not {self.division}"
+            )
+
     @cached_property
     def stored_bytes(self) -> int:
         """The size of the file."""
@@ -102,3 +116,14 @@ class Submission:
     def costs(self) -> Costs:
         """What one sample costs."""
         return costs(self.graph, follow(self.graph, self.arrays))
+
+
+def _check_text(steps: list[Step], tokens: int | str) -> None:
+    """Reject a table that lacks tokens of the task, and attention layers that remember differently."""
+    for step in steps:
+        table = step.arrays[0] if step.operation.name == "embedding" else None
+        if table is not None and len(table) != tokens:
+            raise Rejected(Code.BAD_SHAPE, f"embedding has {len(table)} rows, and the task {tokens} tokens")
+    kinds = [step.attributes for step in steps if step.operation.name == "attention"]
+    if any(kind != kinds[0] for kind in kinds):
+        raise Rejected(Code.BAD_ATTRIBUTE, "all attention nodes need the same attributes: they share one cache")

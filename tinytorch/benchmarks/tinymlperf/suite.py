@@ -37,7 +37,7 @@ STREAM = 16  # samples of a request, which are run one by one: what the request 
 _CONFIDENCE = 0.95
 _NARROW = 0.01  # the interval of a speed-up is narrow enough
 _CONTROLS = 5  # runs of the reference alone, before and after
-_SLOWED = 1.5  # the reference takes so much longer beside the submission than alone: something is wrong
+TOLERANCE = 1.5  # the reference takes so much longer beside the submission than alone: something is wrong
 _SAME = 1e-2  # how far an output may be from that of the same sample in a batch, relative to the largest
 
 
@@ -88,6 +88,8 @@ class BenchmarkSuite:
         How often both processes are started anew; the best launch of each counts (see `Scenario`).
     seed
         Of the hidden samples and of the order of runs; a new one for each submission if it is left out.
+    tolerance
+        How many times as long as alone the reference may take beside the submission.
     limits
         Of the processes.
     hidden
@@ -105,6 +107,7 @@ class BenchmarkSuite:
         seconds: float = 10.0,
         seed: int | None = None,
         launches: int = 5,
+        tolerance: float = TOLERANCE,
         limits: Limits | None = None,
         hidden: Path | None = None,
         progress: bool = False,
@@ -114,7 +117,7 @@ class BenchmarkSuite:
         if launches < 1:
             raise ValueError(f"launches is {launches}: it takes one at least")
         self.seconds, self.seed, self.limits, self.hidden = seconds, seed, limits or Limits(), hidden
-        self.launches, self.progress = launches, progress
+        self.launches, self.tolerance, self.progress = launches, tolerance, progress
         self._sandbox: Callable[..., Any] = Sandbox
 
     def evaluate(self, path: str | Path) -> Result:
@@ -158,11 +161,16 @@ class BenchmarkSuite:
                 done.append(_Launch(self, task, split[share], size, rng).measure(path, beside))
                 bar.update()
         outputs = [np.concatenate([launch.outputs[who] for launch in done]) for who in (0, 1)]
+        quality, beside_quality = (task.quality(found, split) for found in outputs)
+        stepped = [launch.stepped for launch in done if launch.stepped is not None]
+        if stepped:
+            one_by_one = task.quality(np.concatenate(stepped), split)
+            quality = min(quality, one_by_one) if task.higher_is_better else max(quality, one_by_one)
         scenarios = {
             "offline": Scenario([launch.offline for launch in done]),
             "single-stream": Scenario([launch.stream for launch in done]),
         }
-        return Measured(task.quality(outputs[0], split), task.quality(outputs[1], split), scenarios)
+        return Measured(quality, beside_quality, scenarios)
 
 
 @dataclass(frozen=True)
@@ -175,11 +183,16 @@ class Measured:
 
 
 class _Done(NamedTuple):
-    """What a launch found: the times of both scenarios, and the outputs of both for its samples."""
+    """What a launch found: the times of both scenarios, and the outputs of both for its samples.
+
+    For texts also what the submission says if it is given them position by position, from its memory. Both count: the
+    worse of the two is its quality.
+    """
 
     offline: np.ndarray
     stream: np.ndarray
     outputs: list[np.ndarray]
+    stepped: np.ndarray | None
 
 
 class _Launch:
@@ -201,10 +214,15 @@ class _Launch:
                     self._control(one)
                     self._single(one, self._some(0))
                 offline, outputs = self._batches(both)
+                stepped = self._stepped(submission) if self.task.input.dtype == "int64" else None
                 stream = self._stream(both, outputs[0])
             alone += [self._control(reference) for _ in range(_CONTROLS)]
-        check_control(np.array(alone), offline[:, 1])
-        return _Done(offline, stream, outputs)
+        check_control(np.array(alone), offline[:, 1], self.suite.tolerance)
+        return _Done(offline, stream, outputs, stepped)
+
+    def _stepped(self, submission: Any) -> np.ndarray:
+        pieces = (self.split.inputs[i : i + self.size] for i in range(0, len(self.split), self.size))
+        return np.concatenate([submission.steps(ids, [self._shape(ids.shape)]).outputs[0] for ids in pieces])
 
     def _control(self, reference: Any) -> float:
         return self._offline(reference, self.split[: self.size]).seconds
@@ -276,10 +294,10 @@ class _Launch:
         return narrow or math.fsum(map(math.fsum, times)) >= self.seconds
 
 
-def check_control(alone: np.ndarray, beside: np.ndarray) -> None:
+def check_control(alone: np.ndarray, beside: np.ndarray, tolerance: float = TOLERANCE) -> None:
     """Raise Disturbed if the reference's runs beside a submission took much longer than alone, seconds both."""
     slower = float(np.median(beside) / np.median(alone))
-    if slower > _SLOWED:
+    if slower > tolerance:
         raise Disturbed(
             f"the reference took {slower:.1f} times as long beside the submission as alone: the machine was busy, or "
             "the submission's process disturbed it; measure again on a machine that does nothing else"

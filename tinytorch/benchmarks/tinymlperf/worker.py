@@ -78,6 +78,9 @@ def _call(runner: Any, request: dict[str, Any], arrays: list[np.ndarray]) -> lis
             return []
         case "step":
             return [runner.step(*arrays)]
+        case "steps":
+            runner.reset(len(arrays[0]))
+            return [np.concatenate([runner.step(ids[:, None]) for ids in arrays[0].T], axis=1)]
         case "generate":
             return [runner.generate(*arrays, request["count"])]
     inputs = dict(zip(request["names"], arrays, strict=True))

@@ -13,6 +13,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from tinytorch.benchmarks.tinymlperf.graph import DIVISIONS
 from tinytorch.benchmarks.tinymlperf.leaderboard.board import Board
 from tinytorch.benchmarks.tinymlperf.leaderboard.refusal import Refusal, Refused
 from tinytorch.benchmarks.tinymlperf.leaderboard.tables import Competition, Event, Participant, in_utc
@@ -35,7 +36,14 @@ class Accounts(Board):
     """Who takes part, and until when."""
 
     def create_competition(
-        self, *, tasks: Sequence[str], deadline: datetime, daily_quota: int, now: datetime, seed: int | None = None
+        self,
+        *,
+        tasks: Sequence[str],
+        deadline: datetime,
+        daily_quota: int,
+        now: datetime,
+        seed: int | None = None,
+        division: str = "closed",
     ) -> Competition:
         """Open the competition of this leaderboard's name.
 
@@ -51,6 +59,8 @@ class Accounts(Board):
             The time.
         seed
             The secret seed of hidden data; drawn if it is not given.
+        division
+            By which rules: "closed" or "open". Submissions of the other are rejected.
 
         Raises
         ------
@@ -62,6 +72,8 @@ class Accounts(Board):
         if in_utc(deadline) <= in_utc(now):
             raise ValueError(f"the deadline {deadline.isoformat()} is over: choose a later one")
         _check_quota(daily_quota)
+        if division not in DIVISIONS:
+            raise ValueError(f"{division!r} is no division: {' or '.join(DIVISIONS)}")
         with self.database.writing() as session:
             if self._find(session) is not None:
                 raise Refused(Refusal.TAKEN, f"there is a competition {self.name!r} already")
@@ -71,6 +83,7 @@ class Accounts(Board):
                 created=now,
                 deadline=deadline,
                 daily_quota=daily_quota,
+                division=division,
                 secret_seed=secrets.randbits(63) if seed is None else seed,
             )
             session.add(competition)

@@ -81,6 +81,7 @@ class Competition(Base):
     created: Mapped[datetime] = mapped_column(Moment)
     deadline: Mapped[datetime] = mapped_column(Moment)
     daily_quota: Mapped[int]
+    division: Mapped[str] = mapped_column(String(10))
     secret_seed: Mapped[int] = mapped_column(BigInteger)
 
 

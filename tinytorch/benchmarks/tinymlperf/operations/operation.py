@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from tinytorch.benchmarks.tinymlperf.graph import AttributeValue
+from tinytorch.benchmarks.tinymlperf.limits import Limits
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected, quoted
 from tinytorch.quantization.tensor import QParams
 
+MOST = Limits().activation_bytes  # of what kernels make for themselves: padded images, weights with their zeros
 Arrays = list[np.ndarray | None]
 Attributes = Mapping[str, Any]
 
@@ -132,6 +134,8 @@ def need_floats(flow: Flow, ndim: int | None, name: str) -> None:
 
 def window(flow: Flow, name: str, kernel: int, stride: int, padding: int = 0) -> tuple[int, int]:
     """Return height and width behind windows over images; Rejected if none fits."""
+    padded = math.prod(size + 2 * padding for size in flow.shape[2:]) * flow.shape[1] * 4
+    need(padded <= MOST, Code.TOO_LARGE, f"the padded images of {name} would take {padded:,} bytes each")
     height, width = ((size + 2 * padding - kernel) // stride + 1 for size in flow.shape[2:])
     need(
         min(height, width) >= 1,

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinytorch.benchmarks.tinymlperf.operations.floats import PADDING, SIDE, STRIDE
 from tinytorch.benchmarks.tinymlperf.operations.operation import (
+    MOST,
     Arrays,
     Attribute,
     Attributes,
@@ -34,6 +35,8 @@ def _rows(name: str, arrays: Arrays, columns: int) -> Rows:
     need_array(values, f"the values of {name}", "float32", (None,))
     need_array(indices, f"the indices of {name}", _INDICES, (len(values),))
     need_array(indptr, f"the indptr of {name}", "int32", (None,))
+    dense = 4 * columns * len(indptr)
+    need(dense <= MOST, Code.TOO_LARGE, f"the weights of {name} would take {dense:,} bytes with their zeros")
     need(len(indptr) >= 2, Code.BAD_SHAPE, f"the indptr of {name} has fewer than two numbers")
     try:
         return Rows(values, indices.astype(np.int32), np.asarray(indptr), columns)
