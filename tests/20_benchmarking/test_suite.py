@@ -229,6 +229,12 @@ def test_seconds_that_are_none_are_refused(seconds):
         BenchmarkSuite(seconds=seconds)
 
 
+def test_fewer_samples_than_launches_are_refused(files, monkeypatch):
+    monkeypatch.setattr(TASKS[IMAGES], "hidden_size", 3)
+    with pytest.raises(ValueError, match=r"5 launches.*has 3"):
+        suite(launches=5).evaluate(files(zoo.load("reference_cnn"), IMAGES))
+
+
 # For real
 
 

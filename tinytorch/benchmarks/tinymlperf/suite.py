@@ -153,6 +153,8 @@ class BenchmarkSuite:
     def _measure(self, task: Task, seed: int, path: Path, beside: Path) -> Measured:
         """Do all launches, each on its share of the samples; everything on one core, which shows what disturbs."""
         split, rng = task.hidden(seed), np.random.default_rng([seed, 1])
+        if len(split) < self.launches:
+            raise ValueError(f"{self.launches} launches need as many hidden samples; {task.name} has {len(split)}")
         shares = np.array_split(np.arange(len(split)), self.launches)
         size = min(task.batch_size, len(shares[-1]))
         done = []
