@@ -82,11 +82,11 @@ def measure(job: Job) -> Outcome:
 
 def job_of(board: Leaderboard, lease: Lease, how: How) -> Job:
     """Return what to do for a lease; each attempt has hidden samples of its own."""
-    secret = f"{board.competition.secret_seed}/{lease.content_hash}/{lease.fence}"
+    rules = board.competition
+    secret = f"{rules.secret_seed}/{lease.content_hash}/{lease.fence}"
     seed = int.from_bytes(hashlib.sha256(secret.encode()).digest()[:7], "big")
     hidden = None if how.hidden is None else str(how.hidden)
-    division = board.competition.division
-    return Job(lease.path.read_bytes(), seed, how.seconds, hidden, how.launches, how.tolerance, division)
+    return Job(lease.path.read_bytes(), seed, how.seconds, hidden, how.launches, how.tolerance, rules.division)
 
 
 def tell(board: Leaderboard, lease: Lease, outcome: Outcome) -> None:

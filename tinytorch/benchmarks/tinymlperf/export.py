@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinytorch import nn
-from tinytorch.benchmarks.tinymlperf.graph import AttributeValue, Graph, Input, Node
+from tinytorch.benchmarks.tinymlperf.graph import AttributeValue, Graph, Node
 from tinytorch.benchmarks.tinymlperf.submission import Submission
 from tinytorch.benchmarks.tinymlperf.tasks import TASKS
 from tinytorch.compression.sparse_layers import SparseConv2d, SparseLinear
@@ -74,7 +74,7 @@ class _Builder:
         if task not in TASKS:
             raise KeyError(f"no task {task!r}; there are: {', '.join(TASKS)}")
         given = TASKS[task].input
-        self.task, self.inputs = task, (Input(given.name, given.dtype, given.shape),)
+        self.task, self.inputs = task, (given,)
         self.nodes: list[Node] = []
         self.arrays: dict[str, np.ndarray] = {}
         self.value = given.name

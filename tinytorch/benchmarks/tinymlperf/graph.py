@@ -31,8 +31,8 @@ AttributeValue = int | float | bool | str
 
 
 @dataclass(frozen=True)
-class Input:
-    """A value that the graph is given; sizes are numbers, "N" or "T"."""
+class Spec:
+    """An input or output: its name, dtype and shape; sizes are numbers, "N" for the batch or "T" for the positions."""
 
     name: str
     dtype: str
@@ -55,7 +55,7 @@ class Graph:
 
     task: str
     division: str
-    inputs: tuple[Input, ...]
+    inputs: tuple[Spec, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
 
@@ -138,14 +138,14 @@ def _check_flow(graph: Graph, tensors: Collection[str]) -> None:
         )
 
 
-def _input(entry: Any, limits: Limits) -> Input:
+def _input(entry: Any, limits: Limits) -> Spec:
     _keys(entry, ("name", "dtype", "shape"), "an input")
     name = check_name(_text(entry["name"], "an input's name"), limits)
     shape = _list(entry["shape"], f"the shape of {name}", limits.rank)
     for size in shape:
         if not (size in SYMBOLS if isinstance(size, str) else _is_count(size, limits.dimension)):
             raise Rejected(Code.BAD_SHAPE, f"the shape of {name} has a size that is no number, 'N' or 'T'")
-    return Input(name, _text(entry["dtype"], f"the dtype of {name}"), tuple(shape))
+    return Spec(name, _text(entry["dtype"], f"the dtype of {name}"), tuple(shape))
 
 
 def _node(entry: Any, limits: Limits) -> Node:

@@ -6,19 +6,15 @@ import importlib
 from typing import Any
 
 from tinytorch import nn, zoo
+from tinytorch.benchmarks.tinymlperf.execution import SPARSE_FROM
 from tinytorch.benchmarks.tinymlperf.tasks import TASKS, load_task
 from tinytorch.compression.low_rank import factorize
 from tinytorch.compression.pruner import MagnitudePruner
 from tinytorch.compression.sparse_model import to_sparse
-from tinytorch.compression.sparse_or_dense import BreakEven
 from tinytorch.compression.structured import prune_filters
 from tinytorch.quantization.quantizer import INT8Quantizer
 
-_OF_TASK = {
-    "reference_cnn": "image-classification",
-    "char_gpt": "language-model",
-    "anomaly_autoencoder": "anomaly-detection",
-}
+_OF_TASK = {task.model: task.name for task in TASKS.values()}
 _CALIBRATION = 256  # images
 
 
@@ -66,7 +62,7 @@ def made(
     if sparsity is not None:
         whole = MagnitudePruner(sparsity).prepare(whole).finalize()
         if bits is None:
-            return to_sparse(whole.eval(), BreakEven(0.5, 0.5)), task
+            return to_sparse(whole.eval(), SPARSE_FROM), task
     if bits is not None:
         samples = load_task(task).public().inputs[:_CALIBRATION]
         return INT8Quantizer(weight_bits=bits).calibrate(whole.eval(), samples, progress=False).convert(whole), task

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinytorch.benchmarks.tinymlperf import file
 from tinytorch.benchmarks.tinymlperf.graph import Graph
-from tinytorch.benchmarks.tinymlperf.inference import Costs, Step, costs, follow
+from tinytorch.benchmarks.tinymlperf.inference import SAMPLE, Costs, Step, costs, follow
 from tinytorch.benchmarks.tinymlperf.limits import Limits
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
 
@@ -61,7 +61,7 @@ class Submission:
             raise Rejected(Code.WRONG_TASK, f"{self.task} gives one input, {what}")
         most = (limits or Limits()).activation_bytes
         for samples in (1, 2):
-            sizes = {"N": samples, "T": 256}
+            sizes = SAMPLE | {"N": samples}
             steps = follow(self.graph, self.arrays, limits, sizes)
             _check_text(steps, task.output.shape[-1])
             found = [step.output for step in steps if step.name in self.graph.outputs]

@@ -203,6 +203,7 @@ class _Launch:
     def __init__(self, suite: BenchmarkSuite, task: Task, split: Split, size: int, rng: np.random.Generator) -> None:
         self.suite, self.task, self.split, self.size, self.rng = suite, task, split, size, rng
         self.name, self.seconds = task.input.name, suite.seconds / suite.launches
+        self.is_text = task.input.dtype == "int64"
 
     def measure(self, path: Path, beside: Path) -> _Done:
         """Do all runs, between those of the reference alone."""
@@ -216,7 +217,7 @@ class _Launch:
                     self._control(one)
                     self._single(one, self._some(0))
                 offline, outputs = self._batches(both)
-                stepped = self._stepped(submission) if self.task.input.dtype == "int64" else None
+                stepped = self._stepped(submission) if self.is_text else None
                 stream = self._stream(both, outputs[0])
             alone += [self._control(reference) for _ in range(_CONTROLS)]
         check_control(np.array(alone), offline[:, 1], self.suite.tolerance)
@@ -234,7 +235,7 @@ class _Launch:
         return found
 
     def _single(self, sandbox: Any, sample: Split) -> Timed:
-        if self.task.input.dtype == "int64":
+        if self.is_text:
             prompt = sample.inputs[:, :PROMPT]
             found: Timed = sandbox.generate(prompt, GENERATED, [self._shape((1, GENERATED))])
             return found
@@ -243,7 +244,7 @@ class _Launch:
 
     def _some(self, start: int) -> Split:
         """Return the samples of a request of single-stream: a text, or some images."""
-        return self.split[start : start + (1 if self.task.input.dtype == "int64" else STREAM)]
+        return self.split[start : start + (1 if self.is_text else STREAM)]
 
     def _shape(self, given: tuple[int, ...]) -> tuple[int, ...]:
         sizes = {"N": given[0], "T": given[1]}
@@ -282,7 +283,7 @@ class _Launch:
             samples = self._some(at)
             seconds, found = self._turns(partial(self._single, sample=samples), both)
             times.append(seconds)
-            if self.task.input.dtype == "int64":
+            if self.is_text:
                 check_same(found[0][0, 0], known[at, PROMPT - 1])
             else:
                 check_same(found[0], known[at : at + len(samples)])

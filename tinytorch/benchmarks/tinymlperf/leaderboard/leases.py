@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from tinytorch.benchmarks.tinymlperf.leaderboard.board import Board
 from tinytorch.benchmarks.tinymlperf.leaderboard.refusal import LeaseLost
-from tinytorch.benchmarks.tinymlperf.leaderboard.results import Result
+from tinytorch.benchmarks.tinymlperf.leaderboard.report import Report
 from tinytorch.benchmarks.tinymlperf.leaderboard.tables import Evaluation, Event, State, Submission, in_utc
 from tinytorch.benchmarks.tinymlperf.rejection import Rejected
 
@@ -98,7 +98,7 @@ class Leases(Board):
 
     def score(self, lease: Lease, report: Mapping[str, Any], *, now: datetime) -> None:
         """Store what the evaluator found; LeaseLost if the lease is over, a ValueError if the report is incomplete."""
-        result = Result.from_json(report)
+        result = Report.from_json(report)
         with self.database.writing() as session:
             if result.task not in (tasks := self._require(session).tasks):
                 raise ValueError(f"{result.task} is no task of this competition: it has {', '.join(tasks)}")
@@ -173,7 +173,7 @@ def _tell(session: Session, submission: Submission, kind: str, now: datetime, **
     )
 
 
-def _evaluation(submission: Submission, result: Result, report: Mapping[str, Any], now: datetime) -> Evaluation:
+def _evaluation(submission: Submission, result: Report, report: Mapping[str, Any], now: datetime) -> Evaluation:
     ratios = result.ratios
     return Evaluation(
         competition_id=submission.competition_id,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tinytorch.benchmarks.tinymlperf.tasks.images import AnomalyDetection, ImageClassification
 from tinytorch.benchmarks.tinymlperf.tasks.language import LanguageModel
-from tinytorch.benchmarks.tinymlperf.tasks.task import Spec, Split, Task
+from tinytorch.benchmarks.tinymlperf.tasks.task import Split, Task
 
-__all__ = ["TASKS", "Spec", "Split", "Task", "load_task"]
+__all__ = ["TASKS", "Split", "Task", "load_task"]
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (ImageClassification, LanguageModel, AnomalyDetection)}
 

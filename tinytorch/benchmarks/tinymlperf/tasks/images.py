@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tinytorch import data, zoo
-from tinytorch.benchmarks.tinymlperf.tasks.task import Spec, Split, Task
+from tinytorch import data
+from tinytorch.benchmarks.tinymlperf.graph import Spec
+from tinytorch.benchmarks.tinymlperf.tasks.task import Split, Task
 from tinytorch.zoo.evaluation import auc, squared_errors
 
 NORMAL = data.images.FASHION_CLASSES.index("sneaker")
@@ -27,13 +26,11 @@ def disturbed(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class ImageClassification(Task):
     """Say which of ten classes of clothes an image shows."""
 
+    model = "reference_cnn"
     name, title = "image-classification", "Image classification (Fashion-MNIST)"
     metric, unit, higher_is_better, allowed_loss = "accuracy", "%", True, 1.0
     input, output = Spec("x", "float32", ("N", 1, 28, 28)), Spec("scores", "float32", ("N", 10))
     batch_size, hidden_size = 64, 4096
-
-    def reference(self) -> Any:
-        return zoo.load("reference_cnn")
 
     def public(self) -> Split:
         images = data.fashion_mnist("test")
@@ -55,13 +52,11 @@ class AnomalyDetection(Task):
     none for any image, and detects nothing.
     """
 
+    model = "anomaly_autoencoder"
     name, title = "anomaly-detection", "Anomaly detection (sneakers against the rest of Fashion-MNIST)"
     metric, unit, higher_is_better, allowed_loss = "AUC", "of 1", True, 0.01
     input, output = Spec("x", "float32", ("N", 1, 28, 28)), Spec("drawn", "float32", ("N", 784))
     batch_size, hidden_size = 64, 4096
-
-    def reference(self) -> Any:
-        return zoo.load("anomaly_autoencoder")
 
     def public(self) -> Split:
         images = data.fashion_mnist("test")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tinytorch import data, zoo
-from tinytorch.benchmarks.tinymlperf.tasks.task import Spec, Split, Task
+from tinytorch import data
+from tinytorch.benchmarks.tinymlperf.graph import Spec
+from tinytorch.benchmarks.tinymlperf.tasks.task import Split, Task
 from tinytorch.kernels.softmax import log_softmax
 
 LENGTH = 256
@@ -16,14 +15,12 @@ LENGTH = 256
 class LanguageModel(Task):
     """Score the next character at each of 256 positions of a play by Shakespeare."""
 
+    model = "char_gpt"
     name, title = "language-model", "Language model (Shakespeare, character by character)"
     metric, unit, higher_is_better, allowed_loss = "loss", "nats/char", False, 0.03
     input = Spec("ids", "int64", ("N", "T"))
     output = Spec("scores", "float32", ("N", "T", len(data.text.VOCABULARY)))
     batch_size, hidden_size = 8, 128
-
-    def reference(self) -> Any:
-        return zoo.load("char_gpt")
 
     def public(self) -> Split:
         tokens = data.shakespeare("held-out").tokens.astype(np.int64)

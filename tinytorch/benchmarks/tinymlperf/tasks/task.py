@@ -9,17 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tinytorch import zoo
 from tinytorch.benchmarks.tinymlperf import file
+from tinytorch.benchmarks.tinymlperf.graph import Spec
 from tinytorch.benchmarks.tinymlperf.limits import Limits
-
-
-@dataclass(frozen=True)
-class Spec:
-    """An input or output of a task's graphs: its name, dtype and shape; "N" is the batch, "T" the positions."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)
@@ -45,12 +38,14 @@ class Split:
 
 
 class Task(ABC):
-    """Base of the tasks. What differs from one to the other are attributes and five methods.
+    """Base of the tasks. What differs from one to the other are attributes and three methods.
 
     Attributes
     ----------
     name, title
         For programs, for people.
+    model
+        The reference's name in the zoo.
     metric, unit
         Of the quality.
     higher_is_better
@@ -65,6 +60,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    model: ClassVar[str]
     metric: ClassVar[str]
     unit: ClassVar[str]
     higher_is_better: ClassVar[bool]
@@ -77,9 +73,9 @@ class Task(ABC):
     def __init__(self, hidden_file: Path | None = None) -> None:
         self._file = hidden_file
 
-    @abstractmethod
     def reference(self) -> Any:
         """Return the trained model that submissions are measured against."""
+        return zoo.load(self.model)
 
     @abstractmethod
     def public(self) -> Split:

@@ -12,7 +12,7 @@ from tinytorch.profiling.timing.statistics import Estimate
 
 
 @dataclass(frozen=True)
-class Result:
+class Report:
     """The part of a report that is ranked.
 
     Attributes
@@ -39,7 +39,7 @@ class Result:
     deterministic: float
 
     @classmethod
-    def from_json(cls, report: Mapping[str, Any]) -> Result:
+    def from_json(cls, report: Mapping[str, Any]) -> Report:
         """Read a report; a ValueError names the field that is missing or cannot be."""
         task, passed = report.get("task"), report.get("passed")
         if not (isinstance(task, str) and task):
