@@ -14,7 +14,7 @@ import tinytorch
 from tinytorch.benchmarks.tinymlperf.scoring import Ratios, Score, score
 from tinytorch.kernels.machine import cpu_name
 from tinytorch.profiling.table import Column, Table, seconds
-from tinytorch.profiling.timing.statistics import Estimate, samples_needed
+from tinytorch.profiling.timing.statistics import Estimate
 
 if TYPE_CHECKING:
     from tinytorch.benchmarks.tinymlperf.submission import Submission
@@ -66,9 +66,9 @@ class Result:
                 "rounds": s.rounds,
                 "launches": len(s.launches),
                 "speedup": _three(s.speedup),
-                "seconds": s.best(0).value,
-                "reference_seconds": s.best(1).value,
-                "latency_p90": _three(s.latency) if s.rounds >= samples_needed(0.9) else None,
+                "seconds": s.seconds(0),
+                "reference_seconds": s.seconds(1),
+                "latency_p90": None if s.latency is None else _three(s.latency),
             }
             for name, s in measured.scenarios.items()
         }

@@ -2,7 +2,7 @@
 
 Both run in processes of their own, of the same make, on one thread; a third one, this, has the clock and the labels.
 Two scenarios, by the terms of MLPerf: *offline* gives many samples at once, *single-stream* one after the other. The
-outputs that are timed are the outputs that are judged.
+outputs that are timed have to be those that are judged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,16 +25,17 @@ from tinytorch.benchmarks.tinymlperf.limits import Limits
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
 from tinytorch.benchmarks.tinymlperf.results import Result
 from tinytorch.benchmarks.tinymlperf.sandbox import Sandbox, Timed
+from tinytorch.benchmarks.tinymlperf.scenario import CONFIDENCE, PERCENTILE, Scenario, Turns
 from tinytorch.benchmarks.tinymlperf.scoring import Ratios
 from tinytorch.benchmarks.tinymlperf.submission import Submission
 from tinytorch.benchmarks.tinymlperf.tasks import Split, Task, load_task
 from tinytorch.profiling.timing.comparison import ratios
-from tinytorch.profiling.timing.statistics import Estimate, median_interval, quantile_interval, samples_needed
+from tinytorch.profiling.timing.statistics import Estimate, samples_needed
 
-PERCENTILE = 0.9  # of the latency that single-stream states, as in MLPerf
 PROMPT, GENERATED = 32, 32  # tokens: what single-stream is for a language model
 STREAM = 16  # samples of a request, which are run one by one: what the request costs is shared among them
-_CONFIDENCE = 0.95
+TURN = 0.01  # seconds of requests before the other one's: the first half warms the caches, the second counts
+_FOR_MEDIAN = samples_needed(0.5, CONFIDENCE)  # turns
 _NARROW = 0.01  # the interval of a speed-up is narrow enough
 _CONTROLS = 5  # runs of the reference alone, before and after
 TOLERANCE = 1.5  # the reference takes so much longer beside the submission than alone: something is wrong
@@ -43,37 +44,6 @@ _SAME = 1e-2  # how far an output may be from that of the same sample in a batch
 
 class Disturbed(RuntimeError):
     """The measurement says nothing: the reference did not run as it does alone. The submission is not to blame."""
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What was measured: for each launch, seconds of its runs, (rounds, 2), the submission's first.
-
-    In single-stream they are those of one sample. Where a process's memory happens to lie makes it up to a third slower
-    for all of its life, and nothing makes it faster: of each program its best launch counts.
-    """
-
-    launches: Sequence[np.ndarray]
-
-    def best(self, who: int) -> Estimate:
-        """Return the median of a program's runs in its best launch, seconds: 0 the submission, 1 the reference."""
-        return min((median_interval(times[:, who], _CONFIDENCE) for times in self.launches), key=lambda e: e.value)
-
-    @property
-    def rounds(self) -> int:
-        """How many runs there were of each."""
-        return sum(map(len, self.launches))
-
-    @property
-    def speedup(self) -> Estimate:
-        """The reference's time over the submission's."""
-        mine, theirs = self.best(0), self.best(1)
-        return Estimate(theirs.value / mine.value, theirs.low / mine.high, theirs.high / mine.low)
-
-    @property
-    def latency(self) -> Estimate:
-        """The 90th percentile of all of the submission's runs, seconds, with its interval."""
-        return quantile_interval(np.concatenate(self.launches)[:, 0], PERCENTILE, _CONFIDENCE)
 
 
 class BenchmarkSuite:
@@ -85,7 +55,7 @@ class BenchmarkSuite:
         For each scenario of a submission; it ends earlier where the speed-up is known to 1 %, and later where fewer
         than 46 runs fit in, which the latency's percentile takes.
     launches
-        How often both processes are started anew; the best launch of each counts (see `Scenario`).
+        How often both processes are started anew; the median of their speed-ups counts (see `Scenario`).
     seed
         Of the hidden samples and of the order of runs; a new one for each submission if it is left out.
     tolerance
@@ -191,8 +161,8 @@ class _Done(NamedTuple):
     worse of the two is its quality.
     """
 
-    offline: np.ndarray
-    stream: np.ndarray
+    offline: Turns
+    stream: Turns
     outputs: list[np.ndarray]
     stepped: np.ndarray | None
 
@@ -213,18 +183,26 @@ class _Launch:
             alone = [self._control(reference) for _ in range(_CONTROLS)]
             with make(path, limits) as submission:
                 both = (submission, reference)
-                for one in both:
-                    self._control(one)
-                    self._single(one, self._some(0))
-                offline, outputs = self._batches(both)
+                outputs = [self._all(one) for one in both]
                 stepped = self._stepped(submission) if self.is_text else None
-                stream = self._stream(both, outputs[0])
+                known = outputs[0]
+                offline, stream = (
+                    self._turns(least, partial(request, submission, known), partial(request, reference, None))
+                    for request, least in ((self._batch, _FOR_MEDIAN), (self._single, self._for_latency))
+                )
             alone += [self._control(reference) for _ in range(_CONTROLS)]
-        check_control(np.array(alone), offline[:, 1], self.suite.tolerance)
-        return _Done(offline, stream, outputs, stepped)
+        check_control(np.array(alone), offline.turns[:, 1], self.suite.tolerance)
+        return _Done(offline, stream.shared(self._count), outputs, stepped)
+
+    def _pieces(self) -> Iterator[Split]:
+        return (self.split[start : start + self.size] for start in range(0, len(self.split), self.size))
+
+    def _all(self, sandbox: Any) -> np.ndarray:
+        """Go through all samples once: what comes out is judged."""
+        return np.concatenate([self._offline(sandbox, samples).outputs[0] for samples in self._pieces()])
 
     def _stepped(self, submission: Any) -> np.ndarray:
-        pieces = (self.split.inputs[i : i + self.size] for i in range(0, len(self.split), self.size))
+        pieces = (samples.inputs for samples in self._pieces())
         return np.concatenate([submission.steps(ids, [self._shape(ids.shape)]).outputs[0] for ids in pieces])
 
     def _control(self, reference: Any) -> float:
@@ -234,67 +212,67 @@ class _Launch:
         found: Timed = sandbox.timed({self.name: samples.inputs}, [self._shape(samples.inputs.shape)])
         return found
 
-    def _single(self, sandbox: Any, sample: Split) -> Timed:
-        if self.is_text:
-            prompt = sample.inputs[:, :PROMPT]
-            found: Timed = sandbox.generate(prompt, GENERATED, [self._shape((1, GENERATED))])
-            return found
-        streamed: Timed = sandbox.stream({self.name: sample.inputs}, [self._shape(sample.inputs.shape)])
-        return Timed(streamed.seconds / len(sample), streamed.outputs)
+    def _batch(self, sandbox: Any, known: np.ndarray | None) -> float:
+        """Return the seconds of some samples at once; each has to come out as it is known."""
+        at = int(self.rng.integers(len(self.split) - self.size + 1))
+        timed = self._offline(sandbox, self.split[at : at + self.size])
+        if known is not None:
+            check_same(timed.outputs[0], known[at : at + self.size])
+        return timed.seconds
 
-    def _some(self, start: int) -> Split:
-        """Return the samples of a request of single-stream: a text, or some images."""
-        return self.split[start : start + (1 if self.is_text else STREAM)]
+    def _single(self, sandbox: Any, known: np.ndarray | None) -> float:
+        """Return the seconds of some samples that are given one by one."""
+        count = self._count
+        at = int(self.rng.integers(len(self.split) - count + 1))
+        inputs = self.split[at : at + count].inputs
+        if self.is_text:
+            timed = sandbox.generate(inputs[:, :PROMPT], GENERATED, [self._shape((1, GENERATED))])
+            found, expected = timed.outputs[0][0, 0], None if known is None else known[at, PROMPT - 1]
+        else:
+            timed = sandbox.stream({self.name: inputs}, [self._shape(inputs.shape)])
+            found, expected = timed.outputs[0], None if known is None else known[at : at + count]
+        if expected is not None:
+            check_same(found, expected)
+        return float(timed.seconds)
+
+    @property
+    def _count(self) -> int:
+        """How many samples a request of single-stream has: a text, or some images."""
+        return 1 if self.is_text else STREAM
 
     def _shape(self, given: tuple[int, ...]) -> tuple[int, ...]:
         sizes = {"N": given[0], "T": given[1]}
         return tuple(sizes[s] if isinstance(s, str) else s for s in self.task.output.shape)
 
-    def _turns(self, call: Callable[[Any], Timed], both: tuple[Any, Any]) -> tuple[list[float], list[np.ndarray]]:
-        """Let both do the same, in random order; return seconds and outputs, the submission's first."""
-        found: list[Timed | None] = [None, None]
-        for who in self.rng.permutation(2):
-            found[who] = call(both[who])
-        done = [timed for timed in found if timed is not None]
-        return [timed.seconds for timed in done], [timed.outputs[0] for timed in done]
+    @property
+    def _for_latency(self) -> int:
+        return max(_FOR_MEDIAN, math.ceil(samples_needed(PERCENTILE) / self.suite.launches))
 
-    def _batches(self, both: tuple[Any, Any]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Go through all samples once; then again through some, while the interval is wide and time is left."""
-        size, times = self.size, list[list[float]]()
-        outputs: list[list[np.ndarray]] = [[], []]
-        for start in range(0, len(self.split), size):
-            samples = self.split[start : start + size]
-            seconds, found = self._turns(partial(self._offline, samples=samples), both)
-            for kept, array in zip(outputs, found, strict=True):
-                kept.append(array)
-            if len(samples) == size:
-                times.append(seconds)
-        while not self._enough(times, samples_needed(0.5, _CONFIDENCE)):
-            start = int(self.rng.integers(len(self.split) - size + 1))
-            times.append(self._turns(partial(self._offline, samples=self.split[start : start + size]), both)[0])
-        return np.array(times), [np.concatenate(kept) for kept in outputs]
+    def _turns(self, least: int, submission: Callable[[], float], reference: Callable[[], float]) -> Turns:
+        """Let both take turns in random order until the speed-up is known, or the time is over."""
+        both, kept, turns, spent = (submission, reference), list[float](), list[list[float]](), 0.0
+        while len(turns) < least or not (spent >= self.seconds or _is_narrow(turns)):
+            turn = [0.0, 0.0]
+            for who in self.rng.permutation(2):
+                times = _turn(both[who])
+                counted = times[len(times) // 2 :]
+                turn[who] = float(np.median(counted))
+                spent += math.fsum(times)
+                kept += counted if who == 0 else []
+            turns.append(turn)
+        return Turns(np.array(turns), np.array(kept))
 
-    def _stream(self, both: tuple[Any, Any], known: np.ndarray) -> np.ndarray:
-        """One sample after the other, and each has to come out as it did in its batch."""
-        times: list[list[float]] = []
-        least = max(math.ceil(samples_needed(PERCENTILE) / self.suite.launches), samples_needed(0.5))
-        while not self._enough(times, least):
-            at = int(self.rng.integers(len(self.split) - len(self._some(0)) + 1))
-            samples = self._some(at)
-            seconds, found = self._turns(partial(self._single, sample=samples), both)
-            times.append(seconds)
-            if self.is_text:
-                check_same(found[0][0, 0], known[at, PROMPT - 1])
-            else:
-                check_same(found[0], known[at : at + len(samples)])
-        return np.array(times)
 
-    def _enough(self, times: list[list[float]], least: int) -> bool:
-        if len(times) < least:
-            return False
-        found = ratios(np.array(times), _CONFIDENCE)[0]
-        narrow = math.log(found.high / found.low) < 2 * math.log1p(_NARROW)
-        return narrow or math.fsum(map(math.fsum, times)) >= self.seconds
+def _turn(request: Callable[[], float]) -> list[float]:
+    times = [request()]
+    while math.fsum(times) < TURN:
+        times.append(request())
+    return times
+
+
+def _is_narrow(turns: list[list[float]]) -> bool:
+    found = ratios(np.array(turns), CONFIDENCE)[0]
+    return math.log(found.high / found.low) < 2 * math.log1p(_NARROW)
 
 
 def check_control(alone: np.ndarray, beside: np.ndarray, tolerance: float = TOLERANCE) -> None:
@@ -310,7 +288,7 @@ def check_control(alone: np.ndarray, beside: np.ndarray, tolerance: float = TOLE
 def check_same(found: np.ndarray, known: np.ndarray) -> None:
     """Raise Rejected if an output is not the one that the same sample had in a batch, but for rounding."""
     if np.abs(found - known).max() > _SAME * max(1.0, float(np.abs(known).max())):
-        raise Rejected(Code.WRONG_OUTPUT, "a sample has another output alone than in a batch")
+        raise Rejected(Code.WRONG_OUTPUT, "a sample has another output when it comes again, alone or among others")
 
 
 def _mean(estimates: list[Estimate]) -> Estimate:
