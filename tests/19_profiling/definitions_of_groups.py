@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from tinytorch.ops import activation, decoding, embedding, image, normalization, reduction, shape
+from tinytorch.ops import activation, decoding, dynamic, embedding, image, normalization, reduction, shape
 
 n = importlib.import_module("tests.19_profiling.counting_numbers")
 _first = importlib.import_module("tests.19_profiling.definitions")
@@ -291,7 +291,28 @@ def block_step(x, weights, keys, values, heads, past, starts, eps):
     return x + _first.linear_layer(wide, down, down_b)
 
 
+# A linear layer whose input is rounded: divided in float32 here too, lest a half be rounded the other way
+
+
+size, rounded = n._called(abs), n._called(round)
+divided = n._called(lambda a, b: float(np.float32(a) / np.float32(b)), 2)
+
+
+def dynamic_linear(x, weight, scale, bias, product):
+    rows = x.reshape(-1, x.shape[-1])
+    out = np.empty((len(rows), len(weight)), object)
+    for r, row in enumerate(rows):
+        step = n.larger(divided(n.largest(size(v) for v in row), 127), np.finfo(np.float32).tiny)
+        codes = [rounded(divided(v, step)) for v in row]
+        for o, weights in enumerate(weight):
+            y = n.dot(zip(codes, weights, strict=True)) * scale[o] * step
+            out[r, o] = y if bias is None else y + bias[o]
+    return out.reshape(*x.shape[:-1], len(weight))
+
+
 STEPS = {decoding.DecoderStep: Definition(decoder_step, None, gathers=True)}
+ROUNDED = {dynamic.DynamicLinear: Definition(dynamic_linear, None)}
 DEFINITIONS = {
     **_first.ELEMENTWISE, **_first.ACTIVATIONS, **_first.PRODUCTS, **NORMALIZATION, **GROUPS, **MOVES, **STEPS,
+    **ROUNDED,
 }  # fmt: skip

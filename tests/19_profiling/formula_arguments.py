@@ -8,10 +8,12 @@ from hypothesis.extra import numpy as hnp
 
 from tinytorch import Function
 from tinytorch.kernels.decoding import BlockWeights, DecoderWeights
+from tinytorch.kernels.dynamic import Product
 from tinytorch.ops import (
     activation,
     attention,
     decoding,
+    dynamic,
     elementwise,
     embedding,
     image,
@@ -97,6 +99,16 @@ def _(draw, dtype):
     batch = draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=3))
     bias = values(draw, (outs,), dtype) if draw(st.booleans()) else None
     return [values(draw, (*batch, ins), dtype), values(draw, (outs, ins), dtype), bias]
+
+
+@arguments(dynamic.DynamicLinear)
+def _(draw, dtype):
+    ins, outs, dtype = draw(SIZES), draw(SIZES), np.dtype(np.float32)
+    batch = draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=3))
+    bias = values(draw, (outs,), dtype) if draw(st.booleans()) else None
+    weight = np.random.default_rng(draw(SEEDS)).integers(-127, 128, (outs, ins), np.int8)
+    scale = values(draw, (outs,), dtype, positive=True)
+    return [values(draw, (*batch, ins), dtype), weight, scale, bias, Product(weight, scale)]
 
 
 @arguments(image.Conv2d)

@@ -8,6 +8,7 @@ from tinytorch.compression.pruner import MagnitudePruner
 from tinytorch.compression.schedule import GradualSchedule, OneShot
 from tinytorch.compression.semi_structured import SemiStructuredPruner, semi_structured_bytes
 from tinytorch.compression.sparse_layers import SparseConv2d, SparseLinear
+from tinytorch.compression.sparse_linears import sparse_linears
 from tinytorch.compression.sparse_model import SparseModel, to_sparse
 from tinytorch.compression.sparse_or_dense import BreakEven, break_even, measure_break_even
 from tinytorch.compression.sparsity import measure_sparsity
@@ -32,5 +33,6 @@ __all__ = [
     "measure_sparsity",
     "prune_filters",
     "semi_structured_bytes",
+    "sparse_linears",
     "to_sparse",
 ]

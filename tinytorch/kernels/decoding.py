@@ -15,24 +15,36 @@ import numpy as np
 from tinytorch.kernels.activation import gelu, gelu_naive
 from tinytorch.kernels.attention import attention_naive
 from tinytorch.kernels.backend import kernel
+from tinytorch.kernels.dynamic import Product, dynamic_linear, dynamic_linear_naive
 from tinytorch.kernels.normalization import layer_norm, layer_norm_naive
 from tinytorch.kernels.softmax import softmax
 
 
+class Coded(NamedTuple):
+    """Weights in whole numbers (out, in), with a scale for each output, and the product with them: see `dynamic.py`."""
+
+    weight: np.ndarray
+    scale: np.ndarray
+    product: Product
+
+
 class BlockWeights(NamedTuple):
-    """What a block has learned: weight and bias of each of its layers, in the order of their use; weights (out, in)."""
+    """What a block has learned: weight and bias of each of its layers, in the order of their use; weights (out, in).
+
+    Those of the four linear layers may be `Coded`.
+    """
 
     norm1: np.ndarray
     norm1_bias: np.ndarray
-    qkv: np.ndarray
+    qkv: np.ndarray | Coded
     qkv_bias: np.ndarray
-    out: np.ndarray
+    out: np.ndarray | Coded
     out_bias: np.ndarray
     norm2: np.ndarray
     norm2_bias: np.ndarray
-    up: np.ndarray
+    up: np.ndarray | Coded
     up_bias: np.ndarray
-    down: np.ndarray
+    down: np.ndarray | Coded
     down_bias: np.ndarray
 
 
@@ -41,31 +53,77 @@ class _Weights(NamedTuple):
     positions: np.ndarray
     norm: np.ndarray
     norm_bias: np.ndarray
-    head: np.ndarray
+    head: np.ndarray | Coded
 
 
 class DecoderWeights(_Weights):
-    """What a GPT has learned, but for its tokens: blocks, positions (max_seq_len, C), last norm, and head (V, C)."""
+    """What a GPT has learned, but for its tokens: blocks, positions (max_seq_len, C), last norm, and head (V, C).
 
-    def arrays(self) -> list[np.ndarray]:
+    The head may be `Coded`.
+    """
+
+    def weights(self) -> list[np.ndarray | Coded]:
         """Return all of them, block after block."""
         return [w for block in self.blocks for w in block] + list(self[1:])
 
     @cached_property
-    def addresses(self) -> np.ndarray | None:
-        """Where each array lies, int64, for code that reads one after another; None if it cannot.
+    def vocabulary(self) -> int:
+        """The number of tokens that are scored."""
+        return shape_of(self.head)[0]
 
-        It can if all are float32, in one piece, and of the same sizes in each block.
+    @cached_property
+    def coded(self) -> bool | None:
+        """Whether the blocks' linear layers are `Coded`; None if some are and some are not."""
+        kinds = {isinstance(w, Coded) for block in self.blocks for w in (block.qkv, block.out, block.up, block.down)}
+        return kinds.pop() if len(kinds) == 1 else None
+
+    @cached_property
+    def addresses(self) -> np.ndarray | None:
+        """Where each array lies, int64, 0 for codes, then zeros for the head's bias; None if code cannot go by that.
+
+        It can if all but codes are float32, in one piece, and blocks are of the same sizes and kinds.
         """
-        arrays, sizes = self.arrays(), {tuple(w.shape for w in block) for block in self.blocks}
-        if len(sizes) != 1 or not all(
-            w.dtype == np.float32 and w.flags.c_contiguous and w.flags.aligned for w in arrays
-        ):
+        sizes = {tuple(shape_of(w) for w in block) for block in self.blocks}
+        arrays = [w for w in self.weights() if not isinstance(w, Coded)]
+        whole = all(w.dtype == np.float32 and w.flags.c_contiguous and w.flags.aligned for w in arrays)
+        if not whole or len(sizes) != 1 or self.coded is None:
             return None
-        return np.array([w.ctypes.data for w in arrays])
+        everything = [*self.weights(), self.no_bias]
+        return np.array([0 if isinstance(w, Coded) else w.ctypes.data for w in everything])
+
+    @cached_property
+    def no_bias(self) -> np.ndarray:
+        """What is added to the scores, for code that adds a bias everywhere."""
+        return np.zeros(self.vocabulary, np.float32)
+
+    @cached_property
+    def _packed(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def packed_addresses(self, path: str) -> np.ndarray:
+        """Return `addresses`, with what is made of codes for a path of `dot.py` in their places."""
+        if path not in self._packed:
+            assert self.addresses is not None
+            found = self._packed[path] = self.addresses.copy()
+            for place, weight in enumerate(self.weights()):
+                if isinstance(weight, Coded):
+                    found[place] = weight.product.packed(path).ctypes.data
+        return self._packed[path]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DecoderWeights, tuple(self)  # a copy lies elsewhere
+
+
+def shape_of(weight: np.ndarray | Coded) -> tuple[int, ...]:
+    """Return the shape of a weight, coded or not."""
+    shape: tuple[int, ...] = weight.weight.shape if isinstance(weight, Coded) else weight.shape
+    return shape
+
+
+def _product(x: np.ndarray, weight: np.ndarray | Coded, bias: np.ndarray | None = None) -> np.ndarray:
+    if isinstance(weight, Coded):
+        return np.asarray(dynamic_linear(x, weight.product, bias))
+    return x @ weight.T if bias is None else x @ weight.T + bias
 
 
 @partial(kernel, indices=True)
@@ -95,7 +153,7 @@ def decoder_step(
     x = tokens[ids] + weights.positions[past - starts]
     for block, k, v in zip(weights.blocks, keys, values, strict=True):
         x = block_step(x, block, k, v, heads, past, starts, eps)
-    return np.asarray(layer_norm(x, weights.norm, weights.norm_bias, eps)[0] @ weights.head.T)
+    return _product(layer_norm(x, weights.norm, weights.norm_bias, eps)[0], weights.head)
 
 
 def block_step(
@@ -104,7 +162,7 @@ def block_step(
 ) -> np.ndarray:  # fmt: skip
     """Return x + attention(norm(x)), then that + mlp(norm(that)), for x (B, C) and a layer's part of the cache."""
     w, (batch, width), shared, depth = weights, x.shape, keys.shape[1], keys.shape[3]
-    qkv = layer_norm(x, w.norm1, w.norm1_bias, eps)[0] @ w.qkv.T + w.qkv_bias
+    qkv = _product(layer_norm(x, w.norm1, w.norm1_bias, eps)[0], w.qkv, w.qkv_bias)
     split = qkv.reshape(batch, heads + 2 * shared, depth)  # (B, H + 2 Hkv, d)
     keys[:, :, past], values[:, :, past] = split[:, heads : heads + shared], split[:, heads + shared :]
     q = split[:, :heads].reshape(batch, shared, heads // shared, depth) * x.dtype.type(1 / math.sqrt(depth))
@@ -112,9 +170,9 @@ def block_step(
     if starts.any():
         scores[np.broadcast_to((np.arange(past + 1) < starts[:, None])[:, None, None], scores.shape)] = -np.inf
     seen = softmax(scores) @ values[:, :, : past + 1]
-    x = x + (seen.reshape(batch, width) @ w.out.T + w.out_bias)
-    hidden = gelu(layer_norm(x, w.norm2, w.norm2_bias, eps)[0] @ w.up.T + w.up_bias)
-    return x + (hidden @ w.down.T + w.down_bias)
+    x = x + _product(seen.reshape(batch, width), w.out, w.out_bias)
+    hidden = gelu(_product(layer_norm(x, w.norm2, w.norm2_bias, eps)[0], w.up, w.up_bias))
+    return x + _product(hidden, w.down, w.down_bias)
 
 
 @decoder_step.naive
@@ -123,13 +181,13 @@ def decoder_step_naive(
     past: int, starts: np.ndarray, eps: float,
 ) -> np.ndarray:  # fmt: skip
     """Work number by number, on one sequence after the other."""
-    out = np.empty((len(ids), len(weights.head)), np.float32)
+    out = np.empty((len(ids), weights.vocabulary), np.float32)
     for b, (token, start) in enumerate(zip(ids.tolist(), starts.tolist(), strict=True)):
         x = tokens[token] + weights.positions[past - start]
         for block, k, v in zip(weights.blocks, keys, values, strict=True):
             x = _block_step(x[None], block, k[b : b + 1], v[b : b + 1], heads, past, start, eps)
         x = layer_norm_naive(x[None], weights.norm, weights.norm_bias, eps)[0]
-        out[b] = _linear(x, weights.head, np.zeros(len(weights.head)))[0]
+        out[b] = _linear(x, weights.head, np.zeros(weights.vocabulary, np.float32))[0]
     return out
 
 
@@ -150,7 +208,9 @@ def _block_step(
     return out
 
 
-def _linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def _linear(x: np.ndarray, weight: np.ndarray | Coded, bias: np.ndarray) -> np.ndarray:
+    if isinstance(weight, Coded):
+        return dynamic_linear_naive(x, weight.product, bias)
     out = np.empty((1, len(weight)), np.float32)
     for o in range(len(weight)):
         total = float(bias[o])

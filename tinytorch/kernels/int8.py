@@ -283,6 +283,9 @@ class Network:
         self.scale, self.zero_point, self.highest = np.float32(scale), zero_point, highest
         self._programs: dict[str, Any] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_programs": {}}  # compiled parts cannot be copied
+
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the codes (or numbers, after a linear layer with `floats`) for x (N, *input_shape), uint8 or float32.
 

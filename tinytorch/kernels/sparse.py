@@ -206,6 +206,9 @@ class Network:
         self.output_shape = _output_shape(self.layers, self.input_shape)
         self._program: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_program": None}  # compiled parts cannot be copied
+
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the output (N, ...) for float32 x (N, *input_shape). A ValueError says what does not fit."""
         if x.shape[1:] != self.input_shape or x.dtype != _FLOAT32:

@@ -13,6 +13,7 @@ from tinytorch.kernels import (
     attention,
     conv,
     decoding,
+    dynamic,
     int8,
     int8_attention,
     matmul,
@@ -115,16 +116,27 @@ def _decoding() -> Calls:
     weights, cache = decoding.DecoderWeights((block,), square, numbers, numbers, square), array(1, 1, 1, 4, 32)
     first = np.zeros(1, np.int64)
     yield decoding.decoder_step, (square, first, weights, cache, cache, 1, 2, first, 1e-5)
+    wide, coded = (_coded(rows, 32) for rows in (96, 32))
+    block = block._replace(qkv=wide, out=coded, up=coded, down=coded)
+    for head in (coded, square):  # a tied head stays in floats
+        weights = decoding.DecoderWeights((block,), square, numbers, numbers, head)
+        yield decoding.decoder_step, (square, first, weights, cache, cache, 1, 2, first, 1e-5)
     codes, scales = np.ones((1, 1, 3, 32), np.int8), array(1, 3)
     yield int8_attention.attend_codes, (array(1, 1, 32), codes, scales, codes, scales)
 
 
+def _coded(outputs: int, inputs: int) -> decoding.Coded:
+    codes, scale = np.ones((outputs, inputs), np.int8), array(outputs)
+    return decoding.Coded(codes, scale, dynamic.Product(codes, scale))
+
+
 def _integers() -> Calls:
-    """A convolution and a linear layer: whatever the network, one piece of code runs it."""
+    """A convolution and a linear layer: whatever the network, one piece of code runs it; and a layer that rounds."""
     numbers = np.zeros(16, np.int32), np.full(16, 0.01, np.float32)
     convolution = int8.Convolution(np.ones((16, 1, 3, 3), np.int8), *numbers, padding=1, pool=2)
     linear = int8.Linear(np.ones((16, 16 * 7 * 7), np.int8), *numbers, floats=True)
     yield int8.Network([convolution, linear], (1, 14, 14)), (array(1, 1, 14, 14),)
+    yield dynamic.dynamic_linear, (array(8, 16), _coded(16, 16).product, array(16))
 
 
 def _zeros() -> Calls:

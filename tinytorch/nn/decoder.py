@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from tinytorch.kernels.decoding import BlockWeights, DecoderWeights
+from tinytorch.kernels.decoding import BlockWeights, Coded, DecoderWeights
 from tinytorch.nn.activation import GELU
 from tinytorch.nn.attention import MultiHeadAttention
 from tinytorch.nn.block import TransformerBlock
@@ -77,29 +77,37 @@ def _weights(model: GPT) -> DecoderWeights | None:
 
 def _collected(model: GPT) -> DecoderWeights | None:
     blocks = [_block(block) for block in model.blocks]
-    ends = (model.token_embedding, Embedding), (model.position_embedding, Embedding)
-    ends += (model.norm, LayerNorm), (model.head, Linear)  # type: ignore[assignment]
+    ends = (model.token_embedding, Embedding), (model.position_embedding, Embedding), (model.norm, LayerNorm)
+    head = _weight(model.head)
     norms = [norm for block in model.blocks for norm in (block.norm1, block.norm2)]
-    if None in blocks or not _are(ends) or model.head.bias is not None:
+    if None in blocks or head is None or not _are(ends) or model.head.bias is not None:
         return None
     if any(norm.eps != model.norm.eps for norm in norms) or model.norm.weight.data.dtype != np.float32:
         return None
-    tables = model.position_embedding.weight, model.norm.weight, model.norm.bias, model.head.weight
-    return DecoderWeights(tuple(block for block in blocks if block), *(p.data for p in tables))
+    rest = model.position_embedding.weight.data, model.norm.weight.data, model.norm.bias.data, head
+    return DecoderWeights(tuple(block for block in blocks if block), *rest)
 
 
 def _block(block: Any) -> BlockWeights | None:
     if not _are([(block, TransformerBlock), (block.attention, MultiHeadAttention), (block.mlp, Sequential)]):
         return None
-    attention, layers = block.attention, [block.norm1, None, None, block.norm2, *block.mlp]
-    layers[1:3] = attention.in_proj, attention.out_proj
-    kinds = [LayerNorm, Linear, Linear, LayerNorm, Linear, GELU, Linear]
-    if len(layers) != len(kinds) or not _are(zip(layers, kinds, strict=True)):
+    if len(block.mlp) != 3 or not _are([(block.norm1, LayerNorm), (block.norm2, LayerNorm), (block.mlp[1], GELU)]):
         return None
-    del layers[5]
-    if any(layer.bias is None for layer in layers):
+    layers = block.norm1, block.attention.in_proj, block.attention.out_proj, block.norm2, block.mlp[0], block.mlp[2]
+    weights: list[Any] = [layer.weight.data if type(layer) is LayerNorm else _weight(layer) for layer in layers]
+    if any(weight is None or layer.bias is None for weight, layer in zip(weights, layers, strict=True)):
         return None
-    return BlockWeights(*(p.data for layer in layers for p in (layer.weight, layer.bias)))
+    biases = [bias.data if isinstance(bias, Tensor) else bias for bias in (layer.bias for layer in layers)]
+    return BlockWeights(*(array for pair in zip(weights, biases, strict=True) for array in pair))
+
+
+def _weight(layer: Any) -> np.ndarray | Coded | None:
+    """Return the weight of a linear layer: a Linear's, or that of one which knows how it takes part in a step."""
+    if "forward" in vars(layer):
+        return None
+    if type(layer) is Linear:
+        return np.asarray(layer.weight.data)
+    return layer.for_step() if hasattr(layer, "for_step") else None
 
 
 def _are(pairs: Any) -> bool:

@@ -10,6 +10,7 @@ from tinytorch.quantization.affine import (
     quantize_per_channel,
     quantize_per_tensor,
 )
+from tinytorch.quantization.dynamic import DynamicQuantizedLinear, quantize_dynamic
 from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d
 from tinytorch.quantization.model import QuantizedModel
 from tinytorch.quantization.observers import MinMaxObserver, MSEObserver, PercentileObserver, qparams_per_channel
@@ -20,6 +21,7 @@ from tinytorch.quantization.quantizer import INT8Quantizer
 from tinytorch.quantization.tensor import QParams, QuantizedTensor
 
 __all__ = [
+    "DynamicQuantizedLinear",
     "FakeQuantize",
     "INT8Quantizer",
     "MSEObserver",
@@ -46,6 +48,7 @@ __all__ = [
     "fuse_conv_bn",
     "prepare_qat",
     "qparams_per_channel",
+    "quantize_dynamic",
     "quantize_per_channel",
     "quantize_per_tensor",
     "train_qat",

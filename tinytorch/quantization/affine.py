@@ -109,7 +109,7 @@ def quantize_per_tensor(
 
     x is divided in float32, not multiplied by 1 / scale, and halves go to the even number: so does ONNX's
     QuantizeLinear. Values beyond the range saturate, infinite ones too. Values within it come back from `dequantize`
-    with an error of at most scale / 2, and what float32 rounds on the way, 2^-23 |x|.
+    with an error of at most scale / 2, and what float32 rounds on the way, 2^-23 abs(x).
 
     Raises
     ------
@@ -154,6 +154,13 @@ def dequantize(
         Whole numbers of any integer dtype and shape.
     scale, zero_point
         Of the tensor; or (C,) of its channels along `axis`, if that is given.
+
+    Raises
+    ------
+    TypeError
+        If the codes or a zero point are no whole numbers.
+    ValueError
+        If the scale is not a positive finite number, or there is not one scale and one zero point to each channel.
     """
     codes = np.asarray(codes)
     if codes.dtype.kind not in "iu":
@@ -167,6 +174,8 @@ def dequantize(
 
 def fake_quantize(x: np.ndarray, bits: int, *, symmetric: bool = True, axis: int | None = None) -> np.ndarray:
     """Return what numbers of so many bits can say of x: its values to codes, over its own range, and back; float32.
+
+    Arguments and errors are those of `choose_qparams`; the result has x's shape.
 
     Examples
     --------

@@ -52,7 +52,10 @@ def split(model: nn.Module, unsupported: str = "error") -> list[Block]:
     if unsupported not in ("error", "float"):
         raise ValueError(f'unsupported must be "error" or "float", not {unsupported!r}')
     if not isinstance(model, nn.Sequential):
-        raise ValueError(f"only an nn.Sequential can be quantized, not {type(model).__name__}: wrap its layers in one")
+        raise ValueError(
+            f"only an nn.Sequential can be quantized, not {type(model).__name__}: wrap its layers in one, or take the "
+            "model that it was made of"
+        )
     rest = LayerQueue(model)
     blocks: list[Block] = []
     flatten: tuple[nn.Module, ...] = ()

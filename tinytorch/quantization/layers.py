@@ -241,8 +241,11 @@ class QuantizedLinear(_QuantizedLayer):
     ) -> Self:
         """Quantize a linear layer, which is left as it is: see `QuantizedConv2d.from_float`.
 
-        A ValueError if a weight is NaN or infinite, or ReLU is asked of a layer whose output is numbers.
+        A TypeError if it is no `nn.Linear`; a ValueError if a weight is NaN or infinite, or ReLU is asked of a layer
+        whose output is numbers.
         """
+        if not isinstance(linear, nn.Linear):
+            raise TypeError(f"QuantizedLinear is made of an nn.Linear, not {type(linear).__name__}")
         if relu and qparams is None:
             raise ValueError("ReLU is done to codes: give the qparams of the output")
         bias = np.zeros(linear.out_features, np.float32) if linear.bias is None else linear.bias.data

@@ -98,7 +98,7 @@ class _HistogramObserver(Observer):
 class PercentileObserver(_HistogramObserver):
     """From one percentile to another: what lies beyond them is clipped.
 
-    Affine codes reach from the percentile 100 - p to the percentile p, symmetric ones over the percentile p of |x|.
+    Affine codes reach from the percentile 100 - p to the percentile p, symmetric ones over that of abs(x).
     Percentiles are those of `np.quantile`, or less than one bin of the histogram further out.
 
     Parameters

@@ -23,7 +23,7 @@ _OPSET, _IR_VERSION = 13, 7  # the first with a scale for each channel, and the 
 
 
 def export_onnx(model: QuantizedModel, path: str | Path, input_shape: tuple[int, ...], batch: int | str = "N") -> Path:
-    """Write a quantized model as an ONNX file, "x" float32 (batch, *input_shape) to "y" float32. Returns the path.
+    """Write a quantized model as an ONNX file, "x" float32 `(batch, *input_shape)` to "y" float32. Returns the path.
 
     What the file computes is what the model computes, but for a rounding of the multipliers: an output that lies
     halfway between two codes, as averages of pooling often do, may get the other one.

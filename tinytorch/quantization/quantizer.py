@@ -28,6 +28,8 @@ class INT8Quantizer:
     Weights get a scale for each output channel; activations one for each tensor, chosen by an observer that has seen
     them on the calibration data.
 
+    Source: Nagel et al., "A white paper on neural network quantization" (2021), section 3.
+
     Parameters
     ----------
     observer
@@ -45,8 +47,6 @@ class INT8Quantizer:
         calibration data. At 8 bits there is nothing to be made up for.
     unsupported
         What becomes of a layer that cannot be quantized: "error", or "float": it stays as it is.
-
-    Source: Nagel et al., "A white paper on neural network quantization" (2021), section 3.
     """
 
     def __init__(
@@ -128,7 +128,8 @@ class INT8Quantizer:
         RuntimeError
             If this model was not calibrated.
         ValueError
-            If a weight is NaN or infinite: the message gives its layer.
+            If a weight is NaN or infinite, or a convolution comes last, so that its output has no range: the message
+            gives the layer. Or if `weight_bits` names a layer that there is not.
         """
         if self._model is not model:
             raise RuntimeError("this model was not calibrated: call calibrate(model, calibration_data) first")

@@ -17,6 +17,7 @@ from tinytorch.autograd import no_grad
 from tinytorch.benchmarks.tinymlperf.graph import Graph
 from tinytorch.benchmarks.tinymlperf.inference import Step, follow
 from tinytorch.benchmarks.tinymlperf.language import TextProgram
+from tinytorch.benchmarks.tinymlperf.operations.text import REMEMBER
 from tinytorch.compression.sparse_layers import SparseConv2d, SparseLinear
 from tinytorch.compression.sparse_model import to_sparse
 from tinytorch.compression.sparse_or_dense import BreakEven
@@ -47,7 +48,7 @@ class Program:
         self.steps = follow(graph, arrays)
         self.text: TextProgram | None = None
         self._parts: list[Any] | None = None
-        if any(step.operation.name in ("embedding", "positions", "attention") for step in self.steps):
+        if any(step.operation.name in ("embedding", "positions", *REMEMBER) for step in self.steps):
             self.text = TextProgram(graph, self.steps)
         elif _is_chain(graph, self.steps):
             self._parts = [_compiled(group) for group in _groups(self.steps)]
@@ -95,12 +96,13 @@ def _is_chain(graph: Graph, steps: list[Step]) -> bool:
 
 
 def _groups(steps: list[Step]) -> list[list[Step]]:
-    """Cut a chain where numbers become codes, and where codes become numbers."""
+    """Cut a chain where numbers become codes, where codes become numbers, and around layers that round themselves."""
     groups: list[list[Step]] = []
     for step in steps:
         whole = step.operation.name == "quantize" or step.inputs[0].dtype == "uint8"
         late = step.operation.name.endswith("conv2d") and groups and _has_linear(groups[-1])
-        if not groups or late or step.operation.name == "quantize" or whole != _is_whole(groups[-1]):
+        alone = bool(groups) and _rounds(step) != _rounds(groups[-1][0])
+        if not groups or late or alone or step.operation.name == "quantize" or whole != _is_whole(groups[-1]):
             groups.append([])
         groups[-1].append(step)
     return groups
@@ -109,6 +111,11 @@ def _groups(steps: list[Step]) -> list[list[Step]]:
 def _has_linear(group: list[Step]) -> bool:
     """Tell whether there is a linear layer, on rows of images: no plan goes on with a convolution behind it."""
     return any(step.operation.name.endswith("linear") for step in group)
+
+
+def _rounds(step: Step) -> bool:
+    """Tell whether no plan holds the layer."""
+    return step.operation.name == "dynamic_qlinear"
 
 
 def _is_whole(group: list[Step]) -> bool:

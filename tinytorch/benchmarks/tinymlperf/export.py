@@ -16,6 +16,7 @@ from tinytorch.compression.sparse_model import SparseModel
 from tinytorch.kernels import sparse
 from tinytorch.nn.fuse import fold_batch_norm
 from tinytorch.nn.queue import LayerQueue
+from tinytorch.quantization.dynamic import DynamicQuantizedLinear
 from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d
 from tinytorch.quantization.model import QuantizedModel
 from tinytorch.quantization.tensor import QParams
@@ -35,8 +36,9 @@ def export(
     Parameters
     ----------
     model
-        An `nn.Sequential` of the layers that chapters 14 to 17 know, sparse and factorized ones among them; a
-        `QuantizedModel`; a `SparseModel`; or an `nn.GPT`. Batch norm becomes part of the convolution before it.
+        An `nn.Sequential` of the layers that chapters 14 to 17 know, sparse, factorized and dynamically quantized ones
+        among them; a `QuantizedModel`; a `SparseModel`; or an `nn.GPT`, of such layers if you like. Batch norm becomes
+        part of the convolution before it.
     task
         Its name.
     division
@@ -113,6 +115,9 @@ class _Builder:
         tensors = [(name, None if p is None else p.data) for name, p in tensors if isinstance(p, nn.Parameter)]
         if isinstance(layer, nn.Linear):
             self.add("linear", tensors=tensors, path=path)
+        elif isinstance(layer, DynamicQuantizedLinear):
+            codes = [(name, getattr(layer, name)) for name in ("weight", "weight_scale", "bias")]
+            self.add("dynamic_qlinear", tensors=codes, path=path)
         elif isinstance(layer, nn.BatchNorm2d):
             running = ("running_mean", layer.running_mean), ("running_var", layer.running_var)
             self.add("batch_norm2d", tensors=[*tensors, *running], path=path, eps=layer.eps)
@@ -198,7 +203,7 @@ class _Builder:
         if codes:
             self.add("dequantize")
 
-    def gpt(self, model: nn.GPT, how: dict[str, AttributeValue]) -> None:
+    def gpt(self, model: nn.GPT, how: dict[str, Any]) -> None:
         ids = self.value
         tokens = self.add("embedding", ids, tensors=[("weight", model.token_embedding.weight.data)], path="tokens")
         places = self.add(
@@ -208,16 +213,23 @@ class _Builder:
         for i, block in enumerate(model.blocks):
             at, attention = f"blocks.{i}", block.attention
             self.layer(f"{at}.norm1", block.norm1)
-            tensors = list(_projections(attention))
-            heads = {"num_heads": attention.num_heads, "num_kv_heads": attention.num_kv_heads}
-            y = self.add("attention", tensors=tensors, path=f"{at}.attention", **heads, **how)
-            x = self.add("add", x, y)
+            heads: dict[str, Any] = {"num_heads": attention.num_heads, "num_kv_heads": attention.num_kv_heads}
+            if (tensors := _projections(attention)) is not None:
+                self.add("attention", tensors=tensors, path=f"{at}.attention", **heads, **how)
+            else:
+                self.layers(f"{at}.attention.in_proj", attention.in_proj)
+                self.add("attend", **heads, **how)
+                self.layers(f"{at}.attention.out_proj", attention.out_proj)
+            x = self.add("add", x, self.value)
             self.layer(f"{at}.norm2", block.norm2)
-            for path, layer in _flat(block.mlp, f"{at}.mlp"):
-                self.layer(path, layer)
+            self.layers(f"{at}.mlp", block.mlp)
             x = self.add("add", x, self.value)
         self.layer("norm", model.norm)
         self.layer("head", model.head)
+
+    def layers(self, path: str, layer: nn.Module) -> None:
+        for at, below in _flat(layer, path):
+            self.layer(at, below)
 
 
 def _flat(layer: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
@@ -228,13 +240,15 @@ def _flat(layer: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
         yield path, layer
 
 
-def _projections(attention: nn.MultiHeadAttention) -> Iterator[tuple[str, np.ndarray]]:
+def _projections(attention: nn.MultiHeadAttention) -> list[tuple[str, np.ndarray]] | None:
+    """Return weights and biases of attention's linear layers, None if these are of other kinds."""
+    found = []
     for name in ("in_proj", "out_proj"):
         layer = getattr(attention, name)
         if type(layer) is not nn.Linear or layer.bias is None:
-            raise TypeError(f"there is no operation for attention whose {name} is {layer!r}")
-        yield f"{name}.weight", layer.weight.data
-        yield f"{name}.bias", layer.bias.data
+            return None
+        found += [(f"{name}.weight", layer.weight.data), (f"{name}.bias", layer.bias.data)]
+    return found
 
 
 def _meaning(qparams: QParams) -> dict[str, Any]:

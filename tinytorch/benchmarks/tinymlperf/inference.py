@@ -12,7 +12,7 @@ import numpy as np
 from tinytorch.benchmarks.tinymlperf.graph import Graph, Node
 from tinytorch.benchmarks.tinymlperf.limits import Limits
 from tinytorch.benchmarks.tinymlperf.operations import OPERATIONS, Flow, Operation
-from tinytorch.benchmarks.tinymlperf.operations.text import cache_bytes
+from tinytorch.benchmarks.tinymlperf.operations.text import REMEMBER, cache_bytes
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected, quoted
 
 _IN_PLACE = ("relu", "gelu", "max_pool2d", "avg_pool2d", "flatten")
@@ -96,7 +96,7 @@ def costs(graph: Graph, steps: list[Step], sizes: Mapping[str, int] | None = Non
     last |= dict.fromkeys(graph.outputs, len(steps))
     flows = {name: flow for step in steps for name, flow in zip(step.values, step.inputs, strict=True)}
     alive = {given.name: flows[given.name].nbytes for given in graph.inputs}
-    attentions = [step for step in steps if step.operation.name == "attention"]
+    attentions = [step for step in steps if step.operation.name in REMEMBER]
     positions = (sizes or SAMPLE)["T"]
     remembered = sum(cache_bytes(step.attributes, step.output.shape[2], positions) for step in attentions)
     peak = 0

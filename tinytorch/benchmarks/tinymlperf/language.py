@@ -10,8 +10,9 @@ from tinytorch import nn
 from tinytorch.autograd import no_grad
 from tinytorch.benchmarks.tinymlperf.graph import Graph
 from tinytorch.benchmarks.tinymlperf.inference import Step
+from tinytorch.benchmarks.tinymlperf.layered import layered_gpt
 from tinytorch.benchmarks.tinymlperf.operations.floats import filled
-from tinytorch.benchmarks.tinymlperf.operations.text import Positions
+from tinytorch.benchmarks.tinymlperf.operations.text import REMEMBER, Positions
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
 from tinytorch.caching.quantized import QuantizedKVCache
 from tinytorch.caching.window import WindowKVCache
@@ -25,23 +26,19 @@ _END = ["layer_norm", "linear"]
 class TextProgram:
     """Scores of the next token, for ids (B, T).
 
-    Raises
-    ------
-    Rejected
-        If the graph has more than one input or output, or attention layers with memories of different kinds.
+    Parameters
+    ----------
+    graph, steps
+        Of a submission that was checked: one input and one output, and all attention remembers alike.
     """
 
     def __init__(self, graph: Graph, steps: list[Step]) -> None:
-        if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-            raise Rejected(Code.BAD_GRAPH, "a language model has one input, ids, and one output, scores")
         self.graph, self.steps = graph, steps
-        self.attentions = [step for step in steps if step.operation.name == "attention"]
+        self.attentions = [step for step in steps if step.operation.name in REMEMBER]
         tables = [step.arrays[0] for step in steps if step.operation.name == "positions"]
         self.max_seq_len = min((len(table) for table in tables if table is not None), default=2**16)
         self.kind = self.attentions[0].attributes["cache"] if self.attentions else "none"
-        if any(step.attributes["cache"] != self.kind for step in self.attentions):
-            raise Rejected(Code.BAD_ATTRIBUTE, "all attention layers need the same kind of cache")
-        self.gpt = _as_gpt(graph, steps)
+        self.gpt = _as_gpt(graph, steps) or layered_gpt(graph, steps)
         self._layers = [] if self.gpt is not None else [step.layer() for step in steps]
         self._caches: Any = None
         self._said = np.empty((1, 0), np.int64)

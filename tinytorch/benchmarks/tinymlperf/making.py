@@ -10,8 +10,10 @@ from tinytorch.benchmarks.tinymlperf.execution import SPARSE_FROM
 from tinytorch.benchmarks.tinymlperf.tasks import TASKS, load_task
 from tinytorch.compression.low_rank import factorize
 from tinytorch.compression.pruner import MagnitudePruner
+from tinytorch.compression.sparse_linears import sparse_linears
 from tinytorch.compression.sparse_model import to_sparse
 from tinytorch.compression.structured import prune_filters
+from tinytorch.quantization.dynamic import quantize_dynamic
 from tinytorch.quantization.quantizer import INT8Quantizer
 
 _OF_TASK = {task.model: task.name for task in TASKS.values()}
@@ -35,14 +37,15 @@ def made(
     task
         Needed for a factory's model.
     filters, sparsity, energy, bits
-        See `prune_filters`, `MagnitudePruner`, `factorize`, `INT8Quantizer`. Nothing is trained on.
+        See `prune_filters`, `MagnitudePruner`, `factorize`, `INT8Quantizer`. Nothing is trained on. Of a GPT `bits` are
+        those of `quantize_dynamic`, zeros are left out as by `sparse_linears`, and there is nothing else.
 
     Raises
     ------
     KeyError
         If there is no such model or task.
     ValueError
-        If a model that is no `nn.Sequential` shall be made smaller, or with zeros and whole numbers at once.
+        If a model that is neither `nn.Sequential` nor `nn.GPT` shall be made smaller, or a GPT in another way.
     """
     whole: Any
     if ":" in model:
@@ -53,6 +56,8 @@ def made(
     if task is None:
         raise KeyError(f"say for which task, with --task: {', '.join(TASKS)}")
     changes = [change for change in (filters, sparsity, energy, bits) if change is not None]
+    if isinstance(whole, nn.GPT):
+        return _smaller_gpt(whole, filters, sparsity, energy, bits), task
     if changes and not isinstance(whole, nn.Sequential):
         raise ValueError(f"a {type(whole).__name__} is not made smaller here: do it with a factory, MODULE:FACTORY")
     if filters is not None:
@@ -67,3 +72,15 @@ def made(
         samples = load_task(task).public().inputs[:_CALIBRATION]
         return INT8Quantizer(weight_bits=bits).calibrate(whole.eval(), samples, progress=False).convert(whole), task
     return whole.eval(), task
+
+
+def _smaller_gpt(
+    model: nn.GPT, filters: float | None, sparsity: float | None, energy: float | None, bits: int | None
+) -> nn.Module:
+    if filters is not None or energy is not None:
+        raise ValueError("a GPT has no filters, and its layers are not made thin here: use sparsity or bits")
+    if sparsity is not None:
+        pruned = MagnitudePruner(sparsity).prepare(model).finalize()
+        if bits is None:
+            return sparse_linears(pruned, SPARSE_FROM)
+    return model.eval() if bits is None else quantize_dynamic(model, bits)

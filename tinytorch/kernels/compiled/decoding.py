@@ -1,12 +1,13 @@
 """A GPT's step in one call: weights are read where they lie, a row for each output, and once.
 
 Outputs are dot products of eight rows of weights with a vector, or of four rows with four vectors: of more sequences at
-once each number of a weight serves four.
+once each number of a weight serves four. Weights in whole numbers are multiplied as in `dynamic.py`.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,14 @@ import numpy as np
 from tinytorch.kernels import decoding as plain
 from tinytorch.kernels.compiled.activation import gelu_in_place
 from tinytorch.kernels.compiled.attention_few import few_queries
+from tinytorch.kernels.compiled.dynamic import memory_for, panel_width, path_index, product
 from tinytorch.kernels.compiled.jit import jit
 from tinytorch.kernels.compiled.layer_norm import normalize
 from tinytorch.kernels.compiled.simd import LANES, array_at, flat
 from tinytorch.kernels.compiled.tiles import add_dot_products, store_totals, zeros
+from tinytorch.kernels.dot import current_dot_path
+
+_NO_CODE = "numbers within the model became NaN or infinite in this step: they have no code"
 
 
 @jit
@@ -83,39 +88,66 @@ def _add(x, y):
 
 
 @jit
-def _block(x, rows, weights, width, hidden, keys, values, heads, past, starts, eps):
-    """Do a block's step on x (rows, width), which lies flat; `weights` tells where its twelve arrays lie."""
-    depth, shared = keys.shape[3], keys.shape[1]
-    lines = (heads + 2 * shared) * depth
-    normal, y, wide = np.empty(x.size, np.float32), np.empty(x.size, np.float32), np.empty(rows * hidden, np.float32)
-    qkv = np.empty(rows * lines, np.float32)
-    normalize(x, array_at(weights[0], width), array_at(weights[1], width), eps, normal)
-    _project(normal, rows, array_at(weights[2], lines * width), array_at(weights[3], lines), qkv)
-    split = qkv.reshape(rows, heads + 2 * shared, depth)
-    _attend(split, keys, values, heads, past, starts, normal.reshape(rows, heads, depth))
-    _project(normal, rows, array_at(weights[4], width * width), array_at(weights[5], width), y)
-    _add(x, y)
-    normalize(x, array_at(weights[6], width), array_at(weights[7], width), eps, normal)
-    _project(normal, rows, array_at(weights[8], hidden * width), array_at(weights[9], hidden), wide)
-    gelu_in_place(wide)
-    _project(wide, rows, array_at(weights[10], width * hidden), array_at(weights[11], width), y)
-    _add(x, y)
+def _floats(x, rows, inputs, weights, at, outputs, out):
+    """Multiply with the weights and add the bias whose addresses stand at weights[at] and behind."""
+    _project(x, rows, array_at(weights[at], outputs * inputs), array_at(weights[at + 1], outputs), out)
+    return False
 
 
-@jit(any_layout=True)
-def _step(tokens, ids, weights, hidden, keys, values, heads, past, starts, eps, out):
-    rows, width, last = ids.size, tokens.shape[1], weights.size - 4
-    x, normal = np.empty(rows * width, np.float32), np.empty(rows * width, np.float32)
-    for b in range(rows):
-        place = array_at(weights[last], (past + 1) * width)
-        for c in range(width):
-            x[b * width + c] = tokens[ids[b], c] + place[(past - starts[b]) * width + c]
-    for layer in range(keys.shape[0]):
-        block = weights[12 * layer : 12 * layer + 12]
-        _block(x, rows, block, width, hidden, keys[layer], values[layer], heads, past, starts, eps)
-    normalize(x, array_at(weights[last + 1], width), array_at(weights[last + 2], width), eps, normal)
-    head, none = array_at(weights[last + 3], out.shape[1] * width), np.zeros(out.shape[1], np.float32)
-    _project(normal, rows, head, none, flat(out))
+@cache
+def _codes(path: int):
+    multiply, width = product(path), panel_width(path)
+
+    @jit
+    def codes(x, rows, inputs, weights, at, outputs, out):
+        """Do the same with whole numbers; return whether a number had no code."""
+        memory, bias = memory_for(rows, inputs, outputs, width), array_at(weights[at + 1], outputs)
+        return multiply(x, 0, rows, inputs, weights[at], bias, outputs, memory, out)
+
+    return codes
+
+
+@cache
+def stepper(blocks: int | None, head: int | None):
+    """Compile a step; `blocks` and `head` are the paths of weights in whole numbers, None of floats."""
+    linear = _floats if blocks is None else _codes(blocks)
+    score = _floats if head is None else _codes(head)
+
+    @jit
+    def block_step(x, rows, weights, width, hidden, keys, values, heads, past, starts, eps):
+        """Do a block's step on x (rows, width), which lies flat; `weights` tells where its twelve arrays lie."""
+        depth, shared = keys.shape[3], keys.shape[1]
+        lines = (heads + 2 * shared) * depth
+        normal, y = np.empty(x.size, np.float32), np.empty(x.size, np.float32)
+        wide, qkv = np.empty(rows * hidden, np.float32), np.empty(rows * lines, np.float32)
+        normalize(x, array_at(weights[0], width), array_at(weights[1], width), eps, normal)
+        nan = linear(normal, rows, width, weights, 2, lines, qkv)
+        split = qkv.reshape(rows, heads + 2 * shared, depth)
+        _attend(split, keys, values, heads, past, starts, normal.reshape(rows, heads, depth))
+        nan |= linear(normal, rows, width, weights, 4, width, y)
+        _add(x, y)
+        normalize(x, array_at(weights[6], width), array_at(weights[7], width), eps, normal)
+        nan |= linear(normal, rows, width, weights, 8, hidden, wide)
+        gelu_in_place(wide)
+        nan |= linear(wide, rows, hidden, weights, 10, width, y)
+        _add(x, y)
+        return nan
+
+    @jit(any_layout=True)
+    def step(tokens, ids, weights, hidden, keys, values, heads, past, starts, eps, out):
+        rows, width, last = ids.size, tokens.shape[1], weights.size - 5
+        x, normal, nan = np.empty(rows * width, np.float32), np.empty(rows * width, np.float32), False
+        for b in range(rows):
+            place = array_at(weights[last], (past + 1) * width)
+            for c in range(width):
+                x[b * width + c] = tokens[ids[b], c] + place[(past - starts[b]) * width + c]
+        for layer in range(keys.shape[0]):
+            block = weights[12 * layer : 12 * layer + 12]
+            nan |= block_step(x, rows, block, width, hidden, keys[layer], values[layer], heads, past, starts, eps)
+        normalize(x, array_at(weights[last + 1], width), array_at(weights[last + 2], width), eps, normal)
+        return nan | score(normal, rows, width, weights, last + 3, out.shape[1], flat(out))
+
+    return step
 
 
 def decoder_step(
@@ -126,7 +158,15 @@ def decoder_step(
     in_rows = keys.strides[4] == values.strides[4] == 4
     if not in_rows or weights.addresses is None:
         return plain.decoder_step.version("numpy")(tokens, ids, weights, keys, values, heads, past, starts, eps)
-    out = np.empty((len(ids), len(weights.head)), np.float32)
-    hidden = len(weights.blocks[0].up)
-    _step(tokens, ids, weights.addresses, hidden, keys, values, heads, past, starts, float(eps), out)
+    out = np.empty((len(ids), weights.vocabulary), np.float32)
+    paths: tuple[int | None, int | None] = None, None
+    if weights.coded or isinstance(weights.head, plain.Coded):
+        name = current_dot_path()
+        path, addresses = path_index(name), weights.packed_addresses(name)
+        paths = path if weights.coded else None, path if isinstance(weights.head, plain.Coded) else None
+    else:
+        addresses = weights.addresses
+    hidden, run = len(weights.blocks[0].up_bias), stepper(*paths)
+    if run(tokens, ids, addresses, hidden, keys, values, heads, past, starts, float(eps), out):
+        raise ValueError(_NO_CODE)
     return out

@@ -39,7 +39,8 @@ class Profile(Protocol):
     """What has events, such as a `ProfilerContext` that has ended."""
 
     @property
-    def events(self) -> Sequence[Event]: ...
+    def events(self) -> Sequence[Event]:
+        """Numbered in the order of their start."""
 
 
 def find_bottlenecks(

@@ -18,6 +18,7 @@ from tinytorch import optim
 from tinytorch.autograd import Function
 from tinytorch.kernels.backend import current_backend
 from tinytorch.kernels.decoding import BlockWeights, DecoderWeights
+from tinytorch.kernels.dynamic import Product
 from tinytorch.ops import (
     activation,
     attention,
@@ -31,6 +32,7 @@ from tinytorch.ops import (
     shape,
 )
 from tinytorch.ops.decoding import DecoderStep
+from tinytorch.ops.dynamic import DynamicLinear
 from tinytorch.profiling.dispatch import Kind
 from tinytorch.profiling.operation import Operation
 from tinytorch.tensor import Tensor
@@ -104,6 +106,8 @@ def small_calls() -> Iterator[tuple[type[Function], tuple[Any, ...]]]:
     yield activation.Dropout, (one, 0.5, np.random.default_rng(0))
     yield linear.MatMul, (_one(1, 1), _one(1, 1))
     yield linear.Linear, (_one(1, 1), _one(1, 1), one)
+    code = np.ones((1, 1), np.int8)
+    yield DynamicLinear, (_one(1, 1), code, numbers, numbers, Product(code, numbers))
     yield image.Conv2d, (_one(1, 1, 3, 3), _one(1, 1, 3, 3), one, 1, 0)
     yield image.MaxPool2d, (_one(1, 1, 2, 2), 2, 2)
     yield image.AvgPool2d, (_one(1, 1, 2, 2), 2, 2)

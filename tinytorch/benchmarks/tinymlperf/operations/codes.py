@@ -1,7 +1,8 @@
-"""Operations on codes of 8 bits: what chapter 16 makes of convolutions and linear layers.
+"""Operations in whole numbers of 8 bits: what chapter 16 makes of convolutions and linear layers.
 
-A value of dtype uint8 is codes, and its scale and zero point come with it from the operation that made it. An operation
-on whole numbers counts as one on floating-point numbers.
+A value of dtype uint8 is codes, and its scale and zero point come with it from the operation that made it.
+`dynamic_qlinear` works on float32, which it rounds by itself. An operation on whole numbers counts as one on
+floating-point numbers.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from tinytorch.benchmarks.tinymlperf.operations.operation import (
     window,
 )
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected
+from tinytorch.profiling.flops.formulas import dynamic as formula
+from tinytorch.quantization.dynamic import DynamicQuantizedLinear
 from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d
 from tinytorch.quantization.tensor import QParams, QuantizedTensor
 from tinytorch.tensor import Tensor
@@ -62,13 +65,13 @@ def _dequantize_shape(flows: list[Flow], arrays: Arrays, a: Attributes) -> Flow:
     return Flow("float32", flows[0].shape)
 
 
-def _need_weights(name: str, arrays: Arrays, shape: tuple[int | None, ...]) -> np.ndarray:
+def _need_weights(name: str, arrays: Arrays, shape: tuple[int | None, ...], of_bias: str = "int32") -> np.ndarray:
     weight, scale, bias = arrays
     assert weight is not None
     assert scale is not None
     need_array(weight, f"the weight of {name}", "int8", shape)
     need_array(scale, f"the weight_scale of {name}", "float32", (len(weight),))
-    need_array(bias, f"the bias of {name}", "int32", (len(weight),))
+    need_array(bias, f"the bias of {name}", of_bias, (len(weight),))
     need(bool((scale > 0).all()), Code.BAD_VALUE, f"a scale of the weight of {name} is not above zero")
     return weight
 
@@ -131,6 +134,32 @@ def _linear_flops(x: Flow, y: Flow, arrays: Arrays, a: Attributes) -> int:
     return y.size * (2 * x.shape[1] + _RESCALED)
 
 
+def _dynamic_shape(flows: list[Flow], arrays: Arrays, a: Attributes) -> Flow:
+    (x,) = flows
+    need_floats(x, None, "dynamic_qlinear")
+    need(len(x.shape) >= 2, Code.BAD_SHAPE, f"dynamic_qlinear takes (N, ..., features), not {x.shape}")
+    weight = _need_weights("dynamic_qlinear", arrays, (None, x.shape[-1]), "float32")
+    y = Flow("float32", (*x.shape[:-1], len(weight)))
+    try:
+        _dynamic(arrays, a, x, y)
+    except (TypeError, ValueError) as error:  # such as sums that do not fit into 32 bits
+        raise Rejected(Code.BAD_VALUE, str(error)) from None
+    return y
+
+
+def _dynamic(arrays: Arrays, a: Attributes, x: Flow, y: Flow) -> DynamicQuantizedLinear:
+    weight, scale, bias = arrays
+    assert weight is not None
+    assert scale is not None
+    return DynamicQuantizedLinear(weight, scale, bias)
+
+
+def _dynamic_flops(x: Flow, y: Flow, arrays: Arrays, a: Attributes) -> int:
+    rows = y.size // y.shape[-1]
+    each = 2 * x.shape[-1] + formula.RESCALED + (arrays[2] is not None)
+    return formula.ELEMENT * x.size + formula.ROW * rows + each * y.size
+
+
 def _pool_shape(flows: list[Flow], arrays: Arrays, a: Attributes) -> Flow:
     (x,) = flows
     qparams = _need_codes(x, "qpool2d")
@@ -179,6 +208,7 @@ CODES = [
             "bits": Attribute(int, 2, 8, default=8), **_WEIGHTS, "floats": Attribute(bool, 0, 1, default=False),
         },
     ),
+    Operation("dynamic_qlinear", _dynamic_shape, _dynamic_flops, _dynamic, 1, _TENSORS, 1),
     Operation(
         "qpool2d", _pool_shape, lambda x, y, arrays, a: y.size * (a["kernel_size"] ** 2 + a["mean"]), _pool,
         attributes={"kernel_size": SIDE, "stride": STRIDE, "mean": Attribute(bool, 0, 1, default=False)},

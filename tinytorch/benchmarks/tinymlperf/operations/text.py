@@ -23,6 +23,7 @@ from tinytorch.profiling.flops.formulas.activation import SOFTMAX
 from tinytorch.tensor import Tensor
 
 CACHES = ("none", "float32", "int8", "window")
+REMEMBER = ("attention", "attend")  # the operations that have a cache
 
 
 def _table(weight: np.ndarray) -> Any:
@@ -99,14 +100,48 @@ def _attention_flops(x: Flow, y: Flow, arrays: Arrays, a: Attributes) -> int:
     batch, length, width = x.shape
     assert arrays[0] is not None
     products = batch * length * ((2 * width + 1) * len(arrays[0]) + (2 * width + 1) * width)
-    scores = batch * a["num_heads"] * length * length
-    return int(products + scores * (4 * (width // a["num_heads"]) + 1 + SOFTMAX))
+    return int(products) + _score_flops(batch, length, a["num_heads"], width // a["num_heads"])
 
 
 def _attention(arrays: Arrays, a: Attributes, x: Flow, y: Flow) -> Any:
     layer = nn.MultiHeadAttention(x.shape[2], a["num_heads"], np.random.default_rng(0), a["num_kv_heads"])
     names = ("in_proj.weight", "in_proj.bias", "out_proj.weight", "out_proj.bias")
     return filled(layer, **dict(zip(names, arrays, strict=True)))
+
+
+class Attend(nn.MultiHeadAttention):
+    """Attention without its two linear layers: queries, keys and values (N, T, C + 2 Ckv) -> (N, T, C)."""
+
+    def __init__(self, width: int, num_heads: int, num_kv_heads: int) -> None:
+        nn.Module.__init__(self)  # without the weights, which can be gigabytes
+        self.embed_dim, self.num_heads, self.num_kv_heads = width, num_heads, num_kv_heads
+        self.head_dim = width // num_heads
+        self.out_proj = nn.Sequential()  # type: ignore[assignment]  # of no layers: it changes nothing
+
+    def _in_proj(self, x: Tensor) -> Tensor:
+        return x
+
+
+def _depth(x: Flow, a: Attributes) -> int:
+    """Return how many numbers each head has."""
+    return x.shape[2] // (a["num_heads"] + 2 * a["num_kv_heads"])
+
+
+def _attend_shape(flows: list[Flow], arrays: Arrays, a: Attributes) -> Flow:
+    (x,), heads, shared = flows, a["num_heads"], a["num_kv_heads"]
+    need_floats(x, 3, "attend")
+    need(heads % shared == 0, Code.BAD_ATTRIBUTE, f"{shared} heads of keys do not divide {heads} heads of attend")
+    parts = heads + 2 * shared
+    need(x.shape[2] % parts == 0, Code.BAD_ATTRIBUTE, f"{parts} parts of attend do not divide its width, {x.shape[2]}")
+    return Flow("float32", (*x.shape[:2], heads * _depth(x, a)))
+
+
+def _attend_flops(x: Flow, y: Flow, arrays: Arrays, a: Attributes) -> int:
+    return _score_flops(y.shape[0], y.shape[1], a["num_heads"], _depth(x, a))
+
+
+def _score_flops(batch: int, length: int, heads: int, depth: int) -> int:
+    return int(batch * heads * length * length * (4 * depth + 1 + SOFTMAX))
 
 
 def cache_bytes(a: Attributes, width: int, positions: int) -> int:
@@ -133,5 +168,9 @@ TEXT = [
     Operation(
         "attention", _attention_shape, _attention_flops, _attention,
         1, ("in_proj.weight", "in_proj.bias", "out_proj.weight", "out_proj.bias"), 0, _ATTENTION,
+    ),
+    Operation(
+        "attend", _attend_shape, _attend_flops,
+        lambda arrays, a, x, y: Attend(y.shape[2], a["num_heads"], a["num_kv_heads"]), attributes=_ATTENTION,
     ),
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from tinytorch.profiling.flops.formulas import (  # noqa: F401  # each registers its formulas
     activation,
     decoding,
+    dynamic,
     elementwise,
     image,
     normalization,

@@ -8,6 +8,7 @@ from typing import Any
 from tinytorch.kernels.decoding import BlockWeights, DecoderWeights
 from tinytorch.ops.decoding import DecoderStep
 from tinytorch.profiling.flops.count import Count, counts, traffic
+from tinytorch.profiling.flops.formulas import dynamic
 from tinytorch.profiling.flops.formulas.activation import GELU, SOFTMAX
 from tinytorch.profiling.flops.formulas.normalization import ELEMENT, GROUP
 from tinytorch.profiling.flops.formulas.parts import result
@@ -23,7 +24,8 @@ def _decoder_step(operation: Operation) -> Count:
     """
     tokens, ids, weights, keys, values, heads, past, starts = operation.inputs[:8]
     w, batch, width = DecoderWeights(*weights), ids.shape[0], tokens.shape[1]
-    macs, others = math.prod(w.head.shape), width + ELEMENT * width + GROUP
+    macs, rounding = _matrix(w.head)
+    others = width + ELEMENT * width + GROUP + rounding
     for block in w.blocks:
         more_macs, more_others = _block(BlockWeights(*block), heads, past + 1, keys.shape[4] + values.shape[4])
         macs, others = macs + more_macs, others + more_others
@@ -33,10 +35,21 @@ def _decoder_step(operation: Operation) -> Count:
     return Count(batch * macs, batch * (2 * macs + others), moved)
 
 
+def _matrix(weight: Any) -> tuple[int, int]:
+    """Count the MACs of a product with a vector, and what rounding costs if the weights are `Coded`."""
+    if isinstance(weight, Array):
+        return math.prod(weight.shape), 0
+    outputs, inputs = weight[0].shape
+    return outputs * inputs, dynamic.ELEMENT * inputs + dynamic.ROW + dynamic.RESCALED * outputs
+
+
 def _block(w: Any, heads: int, held: int, depth: int) -> tuple[int, int]:
     """Count the MACs of a block, and its other operations: biases, two norms, GELU, two sums, one query's attention."""
-    matrices, biases = (w.qkv, w.out, w.up, w.down), (w.qkv_bias, w.out_bias, w.up_bias, w.down_bias)
+    matrices, biases = map(_matrix, (w.qkv, w.out, w.up, w.down)), (w.qkv_bias, w.out_bias, w.up_bias, w.down_bias)
     scores, width = heads * held, w.out_bias.shape[0]
-    macs = sum(math.prod(matrix.shape) for matrix in matrices) + scores * depth
-    others = sum(bias.shape[0] for bias in biases) + 2 * (ELEMENT * width + GROUP) + GELU * w.up_bias.shape[0]
+    macs, rounding = map(sum, zip(*matrices, strict=True))
+    macs += scores * depth
+    others = (
+        rounding + sum(bias.shape[0] for bias in biases) + 2 * (ELEMENT * width + GROUP) + GELU * w.up_bias.shape[0]
+    )
     return macs, others + 2 * width + scores * (1 + SOFTMAX)
