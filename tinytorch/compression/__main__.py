@@ -1,4 +1,4 @@
-"""Compression's command line: `python -m tinytorch.compression study`."""
+"""Compression's command line: `python -m tinytorch.compression study`, or `text`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from tinytorch.compression.study.points import points
 from tinytorch.compression.study.run import RUN, study
 from tinytorch.compression.study.shipped import FOLDER
+from tinytorch.compression.study.text import TEXT_LEVELS, train_text
 from tinytorch.data import DataError
 from tinytorch.zoo.training import Interrupted
 
@@ -26,8 +27,15 @@ def main(argv: list[str] | None = None) -> int:
     sub.add_argument("--seeds", type=int, default=3, help="how many (default: %(default)s)")
     sub.add_argument("--resume", action="store_true", help="keep what the folder has already")
     sub.add_argument("--out", type=Path, default=FOLDER, help="folder for results and models")
+    sub = commands.add_parser("text", help="train the GPTs with zeros again: some minutes each")
+    sub.add_argument("--levels", nargs="+", type=int, choices=TEXT_LEVELS, default=TEXT_LEVELS, help="percent of zeros")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.command == "text":
+            for level in arguments.levels:
+                loss = train_text(level)["rows"]["loss"]
+                print(f"{level} % of weights zero: {loss['value']:.3f} {loss['unit']}, {loss['what']}")
+            return 0
         rows = study(arguments.only, arguments.seeds, arguments.resume, arguments.out)
     except Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)

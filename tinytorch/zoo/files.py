@@ -17,7 +17,6 @@ from tinytorch.data import DataError
 from tinytorch.zoo.sparse_files import KEY, pack_sparse, unpack_sparse
 
 FOLDER = Path(__file__).parent / "weights"
-_RESTORE = "Get it back with: git checkout -- tinytorch/zoo/weights"
 
 
 def write(path: Path, raw: bytes) -> None:
@@ -75,7 +74,7 @@ def read_card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}. {_RESTORE}") from None
+        raise DataError(f"{path} cannot be read: {error}. {_restore(path)}") from None
     return card
 
 
@@ -86,10 +85,14 @@ def read_state(name: str, folder: Path = FOLDER) -> dict[str, np.ndarray]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}. {_RESTORE}") from None
+        raise DataError(f"{path} cannot be read: {error}. {_restore(path)}") from None
     if hashlib.sha256(raw).hexdigest() != card["sha256"]:
-        raise DataError(f"{path} is damaged: its SHA-256 is not the card's. {_RESTORE}")
+        raise DataError(f"{path} is damaged: its SHA-256 is not the card's. {_restore(path)}")
     try:
         return _parse(raw)
     except (SafetensorError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {error}. {_RESTORE}") from None
+        raise DataError(f"{path} is damaged: {error}. {_restore(path)}") from None
+
+
+def _restore(path: Path) -> str:
+    return f"Get it back with: git checkout -- {path}"
