@@ -30,7 +30,9 @@ def factorize_linear(linear: nn.Linear, rank: int) -> nn.Sequential:
 
 
 def factorize(model: nn.Sequential, energy: float) -> nn.Sequential:
-    """Return a copy of a model in which linear layers are two thin ones, where that takes fewer parameters.
+    """Return a copy of a model in which linear layers are two thin ones, where that takes fewer numbers.
+
+    A layer that was pruned has as many as are not zero: its factors would have none that are.
 
     Parameters
     ----------
@@ -40,13 +42,17 @@ def factorize(model: nn.Sequential, energy: float) -> nn.Sequential:
     Raises
     ------
     ValueError
-        If energy lies outside of that, the model is no `nn.Sequential`, or a weight holds NaN or infinite numbers (the
-        message gives its layer's path).
+        If energy lies outside of that, the model is no `nn.Sequential` or has no linear layer, or a weight holds NaN or
+        infinite numbers (the message gives its layer's path).
     """
     if not 0 < energy <= 1:
         raise ValueError(f"energy is the share of the sum of squares to keep: above 0 and up to 1, got {energy}")
     if not isinstance(model, nn.Sequential):
         raise ValueError(f"layers are replaced in an nn.Sequential only; this is a {type(model).__name__}")
+    if not any(isinstance(layer, nn.Linear) for _, layer in model.named_layers()):
+        raise ValueError(
+            "nothing to factorize: the model has no nn.Linear; factorize before layers are made sparse or quantized"
+        )
     layers: list[nn.Module] = []
     for path, layer in model.named_layers():
         if not isinstance(layer, nn.Linear):
@@ -55,7 +61,7 @@ def factorize(model: nn.Sequential, energy: float) -> nn.Sequential:
         _check(layer, f"the weight of the linear layer at {path!r}")
         u, s, v = np.linalg.svd(layer.weight.data.astype(np.float64), full_matrices=False)
         rank = _rank(s, energy)
-        saves = rank * (layer.in_features + layer.out_features) < layer.weight.data.size
+        saves = rank * (layer.in_features + layer.out_features) < np.count_nonzero(layer.weight.data)
         layers += list(_factors(layer, u, s, v, rank)) if saves else [copy.deepcopy(layer)]
     thin = nn.Sequential(*layers)
     thin.train(model.training)

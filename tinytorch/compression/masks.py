@@ -60,18 +60,25 @@ class Pruner:
         ------
         RuntimeError
             If this pruner, or another one, holds the model already: `finalize` first.
+        TypeError
+            If it is no `nn.Module`, such as a compiled plan.
         ValueError
             If there is nothing to prune, a layer is empty, all zero or holds NaN (the message gives its path), or
             `exclude` names a layer that there is not. The model is unchanged.
         """
         if self._model is not None:
             raise RuntimeError("this pruner holds a model already: finalize() it first, or make another pruner")
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"a pruner takes an nn.Module, not {type(model).__name__}: prune before it is compiled")
         layers = dict(prunable(model))
         if unknown := self.exclude - layers.keys():
             raise ValueError(f"exclude names {sorted(unknown)}, but the layers are {list(layers)}")
         weights = {path: layer.weight for path, layer in layers.items() if path not in self.exclude}
         if not weights:
-            raise ValueError("there is nothing to prune: no convolution or linear layer is left")
+            raise ValueError(
+                "there is nothing to prune: no convolution or linear layer is left; prune before layers become "
+                "sparse or quantized"
+            )
         for path, weight in weights.items():
             _check(path, weight)
         self._model, self._weights = model, weights

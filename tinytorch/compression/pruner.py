@@ -17,6 +17,8 @@ class MagnitudePruner(Pruner):
     ``pruner = MagnitudePruner(0.9).prepare(model)``; after each step of the optimizer `pruner.step()`, which holds the
     zeros and follows the schedule; at the end `pruner.finalize()`. To prune without training on, leave out the steps.
 
+    Source: Han et al., "Learning both weights and connections for efficient neural networks" (2015), section 3.
+
     Parameters
     ----------
     sparsity
@@ -33,8 +35,6 @@ class MagnitudePruner(Pruner):
     ------
     ValueError
         If sparsity lies outside of 0 ... 1, 1 excluded, or there is no such scope.
-
-    Source: Han et al., "Learning both weights and connections for efficient neural networks" (2015), section 3.
     """
 
     def __init__(

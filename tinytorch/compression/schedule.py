@@ -33,6 +33,9 @@ class OneShot:
 class GradualSchedule:
     """Sparsity that grows fast at first, and ever slower: s = final + (initial - final) (1 - t)^3, t from 0 to 1.
 
+    Source: Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression" (2017),
+    section 3, equation 1.
+
     Parameters
     ----------
     begin, end
@@ -46,9 +49,6 @@ class GradualSchedule:
     ------
     ValueError
         If it ends before it begins, or a number is out of range.
-
-    Source: Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression" (2017),
-    section 3, equation 1.
 
     Examples
     --------

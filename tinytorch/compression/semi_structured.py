@@ -21,6 +21,8 @@ class SemiStructuredPruner(Pruner):
     ``pruner = SemiStructuredPruner().prepare(model)``; after each step of the optimizer `pruner.step()`, which holds
     the zeros; at the end `pruner.finalize()`. To prune without training on, leave out the steps.
 
+    Source: Mishra et al., "Accelerating sparse deep neural networks" (2021), section 3.
+
     Parameters
     ----------
     n, m
@@ -32,8 +34,6 @@ class SemiStructuredPruner(Pruner):
     ------
     ValueError
         If n and m are not in that order.
-
-    Source: Mishra et al., "Accelerating sparse deep neural networks" (2021), section 3.
     """
 
     def __init__(self, n: int = 2, m: int = 4, exclude: Collection[str] = ()) -> None:

@@ -103,8 +103,9 @@ class SparseLinear(_SparseLayer):
     def from_dense(cls, linear: nn.Linear) -> Self:
         """Return the sparse form of a layer, which is left as it is and shares no memory with it.
 
-        A ValueError if a weight is NaN or infinite.
+        A TypeError if it is no `nn.Linear`, a ValueError if a weight is NaN or infinite.
         """
+        _need_kind(cls, linear, nn.Linear)
         return cls(_rows_of(linear), None if linear.bias is None else linear.bias.data)
 
     def to_dense(self) -> nn.Linear:
@@ -156,8 +157,9 @@ class SparseConv2d(_SparseLayer):
     def from_dense(cls, conv: nn.Conv2d) -> Self:
         """Return the sparse form of a layer, which is left as it is and shares no memory with it.
 
-        A ValueError if a weight is NaN or infinite.
+        A TypeError if it is no `nn.Conv2d`, a ValueError if a weight is NaN or infinite.
         """
+        _need_kind(cls, conv, nn.Conv2d)
         bias = None if conv.bias is None else conv.bias.data
         return cls(_rows_of(conv), conv.kernel_size, bias, conv.stride, conv.padding)
 
@@ -195,6 +197,14 @@ def _fixed(array: np.ndarray) -> np.ndarray:
     copy = array.copy()
     copy.flags.writeable = False  # kernels have copies in an order of their own: a change would not reach them
     return copy
+
+
+def _need_kind(made: type, layer: nn.Module, kind: type[nn.Module]) -> None:
+    if not isinstance(layer, kind):
+        raise TypeError(
+            f"{made.__name__} is made of an nn.{kind.__name__}, not {type(layer).__name__}: give the layer in float32 "
+            "that it was made of"
+        )
 
 
 def _rows_of(layer: nn.Linear | nn.Conv2d) -> sparse.Rows:

@@ -119,7 +119,8 @@ def to_sparse(model: nn.Sequential, threshold: BreakEven | None = None) -> Spars
     """
     if not isinstance(model, nn.Sequential):
         raise ValueError(
-            f"only an nn.Sequential can be made sparse, not {type(model).__name__}: wrap its layers in one"
+            f"only an nn.Sequential can be made sparse, not {type(model).__name__}: wrap its layers in one, or take "
+            "the model that it was made of"
         )
     rest, parts = LayerQueue(model), list[_Part]()
     flatten: tuple[nn.Module, ...] = ()

@@ -19,6 +19,8 @@ def prune_filters(model: nn.Sequential, ratio: float, exclude: Collection[str] =
     linear layer has for that channel. A convolution whose output is the model's keeps all filters. The model itself is
     unchanged. The copy is as accurate as the model only after it was trained on for a while.
 
+    Source: Li et al., "Pruning filters for efficient ConvNets" (2017), section 3.
+
     Parameters
     ----------
     ratio
@@ -32,8 +34,6 @@ def prune_filters(model: nn.Sequential, ratio: float, exclude: Collection[str] =
         If ratio lies outside of 0 ... 1, 1 excluded; the model is no `nn.Sequential`; a layer appears twice, is of a
         kind that channels cannot be followed through, or holds NaN (the message gives its path); or `exclude` names
         no convolution.
-
-    Source: Li et al., "Pruning filters for efficient ConvNets" (2017), section 3.
     """
     if not 0 <= ratio < 1:
         raise ValueError(f"ratio is the share of filters to remove: it lies in 0 ... 1, 1 excluded, got {ratio}")

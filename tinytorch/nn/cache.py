@@ -53,7 +53,12 @@ class Layers(Sequence[L], Generic[L]):
 
     @classmethod
     def of(cls, model: Any, batch_size: int = 1, max_seq_len: int | None = None) -> Self:
-        """Return an empty cache for a GPT, for its longest sequence or `max_seq_len` positions."""
+        """Return an empty cache for a GPT, for its longest sequence or `max_seq_len` positions.
+
+        A TypeError if the model is none.
+        """
+        if not hasattr(model, "max_seq_len"):
+            raise TypeError(f"a cache is for an nn.GPT, not {type(model).__name__}: it holds what attention looks at")
         capacity = model.max_seq_len if max_seq_len is None else max_seq_len
         attention = model.blocks[0].attention
         sizes: Any = batch_size, capacity, model.num_layers, attention.num_kv_heads, attention.head_dim

@@ -13,7 +13,13 @@ def fold_batch_norm(conv: Conv2d, norm: BatchNorm2d | None) -> tuple[np.ndarray,
 
     Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference"
     (2018), section 3.2.
+
+    A TypeError if `conv` is no convolution with weights in float32.
     """
+    if not isinstance(conv, Conv2d):
+        raise TypeError(
+            f"fold_batch_norm takes an nn.Conv2d, not {type(conv).__name__}: fold before it is made sparse or quantized"
+        )
     weight = conv.weight.data
     bias = np.zeros(len(weight), np.float32) if conv.bias is None else conv.bias.data
     if norm is None:
