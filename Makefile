@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PEERS := .bench/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help book test check lab notebooks results bench lock clean
@@ -43,11 +44,18 @@ notebooks: $(READY) ## run every chapter and write its notebook
 results: $(READY) ## write what was measured into the Markdown files
 	$(BIN)/python -m tinytorch.book.results write
 
-bench: $(READY) ## measure speed beside PyTorch and onnxruntime on one thread, and rebuild what publishes it
-	$(BIN)/pip install -q -e ".[bench]"
-	$(BIN)/python -m tests.bench
-	$(BIN)/python -m tinytorch.book.results write
-	$(BIN)/python -m tinytorch.book.notebooks build
+bench: $(READY) .bench/.ready ## measure beside PyTorch and onnxruntime, and rebuild what publishes it; QUICK=1 only tries it
+	$(PEERS)/python -m tinytorch.kernels warmup
+	$(PEERS)/python -m tests.bench $(if $(QUICK),--quick)
+	$(if $(QUICK),,$(BIN)/python -m tinytorch.book.results write)
+	$(if $(QUICK),,$(BIN)/python -m tinytorch.book.notebooks build)
+
+# Apart from .venv, whose tests must pass without the peers.
+.bench/.ready: pyproject.toml requirements.lock | $(READY)
+	$(BIN)/python -m venv .bench
+	$(PEERS)/python -m pip install -q --no-compile --require-hashes -r requirements.lock
+	$(PEERS)/python -m pip install -q -e ".[bench]"
+	@touch $@
 
 lock: $(READY) ## pin the newest versions that pyproject.toml allows
 	$(BIN)/pip install -q uv
@@ -55,7 +63,7 @@ lock: $(READY) ## pin the newest versions that pyproject.toml allows
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -q -o requirements.lock
 
 clean: ## remove .venv and everything that was built
-	rm -rf .venv _build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .bench _build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find chapters tests tinytorch -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml requirements.lock

@@ -1,4 +1,4 @@
-"""Measure and publish: `python -m tests.bench [--quick] [--only RUN ...] [--out FILE]`, or `make bench`.
+"""Measure and publish: `python -m tests.bench [--quick] [--only RUN ...] [--out FILE]`, or `make bench [QUICK=1]`.
 
 Each run is written to chapters/measured.json as a whole as soon as it is complete, in place of its last one and beside
 the runs of others; Ctrl-C loses the unfinished one alone. What `--quick` measures is not published.
@@ -12,53 +12,83 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tests.bench import competition, profiler, quantized_accuracy, startup, timer, training, transformers
 from tests.bench.launches import over_launches
+from tests.bench.progress import Progress
+from tinytorch.benchmarks.tinymlperf.suite import Disturbed
 from tinytorch.book.results import MEASURED, record
 from tinytorch.profiling.timing.environment import machine
 
-# run -> (how to measure it, seconds to spend, whether it needs the peers of the extra `bench`)
-RUNS: dict[str, tuple[Callable[[np.random.Generator, float], training.Rows], float, bool]] = {
-    "import": (startup.startup, 10.0, False),
-    "training_cnn": (training.training_cnn, 90.0, True),
-    "training_gpt": (training.training_gpt, 60.0, True),
-    "14_forward": (transformers.forward_14, 60.0, False),
-    "14_generation": (transformers.generation_14, 90.0, False),
-    "15_matmul": (partial(over_launches, "tests.bench.matmul"), 60.0, True),
-    "15_inference": (partial(over_launches, "tests.bench.inference"), 100.0, True),
-    "15_fused": (partial(over_launches, "tests.bench.fused"), 60.0, False),
-    "16_int8": (partial(over_launches, "tests.bench.quantization"), 120.0, True),
-    "16_accuracy": (quantized_accuracy.accuracy_16, 150.0, False),
-    "17_sparse": (partial(over_launches, "tests.bench.sparsity"), 120.0, True),
-    "17_models": (partial(over_launches, "tests.bench.smaller_models"), 120.0, False),
-    "18_generation": (partial(over_launches, "tests.bench.generation"), 60.0, True),
-    "19_timer": (timer.timer_19, 90.0, False),
-    "19_profiler": (profiler.profiler, 60.0, False),
-    "20_trust": (competition.trust_20, 120.0, False),
+
+class Run(NamedTuple):
+    """One run: how to measure it and for how long.
+
+    Attributes
+    ----------
+    measure
+        Takes the seconds to spend, and returns the rows. An AssertionError if two sides do not compute the same.
+    budget
+        Seconds to spend on timing.
+    takes, tried
+        Seconds that all of it takes, and a trial, on the machine of the published figures: so the time left is known.
+    peers
+        Whether it needs those of the extra `bench`.
+    """
+
+    measure: Callable[[np.random.Generator, float], training.Rows]
+    budget: float
+    takes: float
+    tried: float
+    peers: bool = False
+
+
+def _launches(module: str) -> Callable[[np.random.Generator, float], training.Rows]:
+    return partial(over_launches, f"tests.bench.{module}")
+
+
+RUNS = {
+    "import": Run(startup.startup, 4.0, 6, 3),
+    "training_cnn": Run(training.training_cnn, 12.0, 21, 12, True),
+    "training_gpt": Run(training.training_gpt, 12.0, 24, 14, True),
+    "14_forward": Run(transformers.forward_14, 15.0, 20, 8),
+    "14_generation": Run(transformers.generation_14, 20.0, 30, 12),
+    "15_matmul": Run(_launches("matmul"), 20.0, 57, 8, True),
+    "15_inference": Run(_launches("inference"), 25.0, 65, 9, True),
+    "15_fused": Run(_launches("fused"), 15.0, 33, 5),
+    "16_int8": Run(_launches("quantization"), 35.0, 72, 8, True),
+    "16_accuracy": Run(quantized_accuracy.accuracy_16, 60.0, 80, 12),
+    "17_sparse": Run(_launches("sparsity"), 35.0, 62, 7, True),
+    "17_models": Run(_launches("smaller_models"), 25.0, 55, 7),
+    "18_generation": Run(_launches("generation"), 20.0, 154, 17, True),
+    "19_timer": Run(timer.timer_19, 57.0, 60, 4),
+    "19_profiler": Run(profiler.profiler, 12.0, 16, 5),
+    "20_combined": Run(_launches("combined"), 20.0, 50, 6),
+    "20_everything": Run(_launches("everything"), 30.0, 60, 10),
+    "20_trust": Run(competition.trust_20, 20.0, 123, 15),
 }
-_QUICK = 0.05  # of those seconds
+_QUICK = 0.01  # of a run's budget
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return 0, 1 if the two sides of a comparison differ, or 130 after Ctrl-C."""
+    """Run the command; return 0, 1 if two sides differ or a run was disturbed, or 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a trial in a minute: few rounds, written only with --out")
+    parser.add_argument("--quick", action="store_true", help="a trial in 3 minutes: written only with --out")
     parser.add_argument("--only", nargs="+", metavar="RUN", choices=RUNS, help=f"of: {', '.join(RUNS)}")
     parser.add_argument("--out", type=Path, help="default: chapters/measured.json")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and order")
     options = parser.parse_args(argv)
     out = options.out or (None if options.quick else MEASURED)
     chosen = [name for name in RUNS if not options.only or name in options.only]
-    skipped = [name for name in chosen if RUNS[name][2] and not _has_peers()]
+    skipped = [name for name in chosen if RUNS[name].peers and not _has_peers()]
     if skipped:
         print(
             f"without its peers, PyTorch among them, not measured: {', '.join(skipped)}. "
-            'Get them: pip install -e ".[bench]"',
+            "`make bench` has an environment with them",
             file=sys.stderr,
         )
     with threadpool_limits(1):
@@ -66,23 +96,34 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _measure(chosen: list[str], options: argparse.Namespace, out: Path | None) -> int:
-    for number, name in enumerate(chosen, start=1):
-        function, budget, _ = RUNS[name]
-        print(f"[{number}/{len(chosen)}] {name}", file=sys.stderr)
+    status = 0
+    progress = Progress({name: RUNS[name].tried if options.quick else RUNS[name].takes for name in chosen})
+    for number, name in enumerate(chosen):
+        budget = RUNS[name].budget * (_QUICK if options.quick else 1.0)
         try:
-            rows = function(np.random.default_rng(options.seed), budget * (_QUICK if options.quick else 1.0))
+            with progress.run(name):
+                rows = RUNS[name].measure(np.random.default_rng(options.seed), budget)
         except KeyboardInterrupt:
-            print(f"\nstopped in {name}: {number - 1} of {len(chosen)} runs were measured", file=sys.stderr)
+            progress.close()
+            print(f"\nstopped in {name}: {number} of {len(chosen)} runs were measured", file=sys.stderr)
             return 130
         except AssertionError as error:
+            progress.close()
             print(f"error: {name} is not measured, its two sides do not compute the same: {error}", file=sys.stderr)
             return 1
+        except Disturbed as error:
+            progress.print(f"{name} is not measured: {error}\n")
+            status = 1
+            continue
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             record(name, "make bench", rows, out)
-        print(table(name, rows))
+        progress.print(table(name, rows))
+    progress.close()
+    if options.quick:
+        print("a trial: of one launch and few rounds, so that its intervals and verdicts say little")
     print(f"written to {out}" if out and chosen else "nothing was written")
-    return 0
+    return status
 
 
 def table(run: str, rows: Mapping[str, Mapping[str, Any]]) -> str:

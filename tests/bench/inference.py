@@ -4,6 +4,7 @@
   convolution's speed, and the time of the better of PyTorch (channels last) and onnxruntime over ours;
 * `cnn_1`, `cnn_1_torch`, `cnn_1_ort`: milliseconds of the reference CNN on one image in one compiled plan, and the
   times of PyTorch eager and of onnxruntime over it; `cnn_32` ... for 32 images;
+* `..._threads` of the second convolution and of 32 images: the same on all threads;
 * `mlp_naive`, `cnn_naive`, `gpt_naive`: the time of a model under backend "naive" over that under "numba".
 """
 
@@ -19,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from tests.bench import onnx_peers
 from tests.bench.launches import Wanted, report
+from tests.bench.threads import ONE, Threads, all_threads
 from tests.bench.turns import ratio, timer
 from tinytorch import Tensor, backend, nn, no_grad, zoo
 from tinytorch.acceleration import Plan
@@ -28,7 +30,9 @@ CONVOLUTIONS = ((32, 32, 32, 64), (32, 64, 16, 64), (1, 64, 32, 64), (32, 3, 32,
 Found = dict[str, tuple[float, Wanted]]
 
 
-def convolution(shape: tuple[int, int, int, int], rng: np.random.Generator, seconds: float) -> Found:
+def convolution(
+    shape: tuple[int, int, int, int], rng: np.random.Generator, seconds: float, threads: Threads = ONE
+) -> Found:
     """One 3 x 3 convolution with padding 1, images with their channels last on both sides."""
     import torch
 
@@ -45,18 +49,21 @@ def convolution(shape: tuple[int, int, int, int], rng: np.random.Generator, seco
     ours, torchs, (orts,) = (f() for f in functions)
     for theirs in (torchs.numpy(), orts):
         np.testing.assert_allclose(ours, theirs, atol=2e-3)
-    times = timer(rng, seconds).rounds(functions)
+    times = threads.rounds(functions, rng, seconds)
     flops, name = 2 * 9 * c_in * c_out * n * size * size, "x".join(map(str, shape))
-    title = f"3 x 3 convolution, batch {n}, {c_in} to {c_out} channels, {size} x {size}"
+    title = f"3 x 3 convolution, batch {n}, {c_in} to {c_out} channels, {size} x {size}{threads.words}"
     better = 1 if np.median(times[:, 1]) < np.median(times[:, 2]) else 2
     what = f"{title}, the better of PyTorch's and onnxruntime's time over ours"
     return {
-        f"conv_{name}_gflops": (1e-9 * flops / float(np.median(times[:, 0])), Wanted(title, "GFLOP/s")),
-        f"conv_{name}_best": (ratio(times, better, 0), Wanted(what, "x", 0.95)),
+        f"conv_{name}_gflops{threads.suffix}": (1e-9 * flops / float(np.median(times[:, 0])), Wanted(title, "GFLOP/s")),
+        f"conv_{name}_best{threads.suffix}": (
+            ratio(times, better, 0),
+            Wanted(what, "x", 0.95 if threads is ONE else None),
+        ),
     }
 
 
-def whole_cnn(batch: int, rng: np.random.Generator, seconds: float) -> Found:
+def whole_cnn(batch: int, rng: np.random.Generator, seconds: float, threads: Threads = ONE) -> Found:
     """The shipped CNN in one plan, against PyTorch eager and onnxruntime."""
     import torch
 
@@ -75,18 +82,14 @@ def whole_cnn(batch: int, rng: np.random.Generator, seconds: float) -> Found:
     ours, torchs, (orts,) = (f() for f in functions)
     for theirs in (torchs.numpy(), orts):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
-    times, images = timer(rng, seconds).rounds(functions), "1 image" if batch == 1 else f"{batch} images"
-    return {
-        f"cnn_{batch}": (1e3 * float(np.median(times[:, 0])), Wanted(f"Reference CNN, inference, {images}", "ms")),
-        f"cnn_{batch}_torch": (
-            ratio(times, 1, 0),
-            Wanted(f"Reference CNN, {images}, PyTorch eager's time over ours", "x", 1.0),
-        ),
-        f"cnn_{batch}_ort": (
-            ratio(times, 2, 0),
-            Wanted(f"Reference CNN, {images}, onnxruntime's time over ours", "x", 0.9),
-        ),
-    }
+    times, images = threads.rounds(functions, rng, seconds), "1 image" if batch == 1 else f"{batch} images"
+    row, images = f"cnn_{batch}", f"{images}{threads.words}"
+    milliseconds = 1e3 * float(np.median(times[:, 0])), Wanted(f"Reference CNN, inference, {images}", "ms")
+    rows: Found = {f"{row}{threads.suffix}": milliseconds}
+    for i, (peer, title, aim) in enumerate((("torch", "PyTorch eager", 1.0), ("ort", "onnxruntime", 0.9)), start=1):
+        over = Wanted(f"Reference CNN, {images}, {title}'s time over ours", "x", aim if threads is ONE else None)
+        rows[f"{row}_{peer}{threads.suffix}"] = ratio(times, i, 0), over
+    return rows
 
 
 def over_naive(
@@ -111,9 +114,13 @@ def main(seed: int, seconds: float) -> None:
     rows: Found = {}
     with torch.no_grad(), no_grad(), backend("numba"):
         for shape in CONVOLUTIONS:
-            rows |= convolution(shape, rng, 0.14 * seconds)
+            rows |= convolution(shape, rng, 0.12 * seconds)
         for batch in (1, 32):
-            rows |= whole_cnn(batch, rng, 0.14 * seconds)
+            rows |= whole_cnn(batch, rng, 0.12 * seconds)
+        with all_threads() as threads:
+            if threads.count > 1:
+                rows |= convolution(CONVOLUTIONS[1], rng, 0.06 * seconds, threads)
+                rows |= whole_cnn(32, rng, 0.06 * seconds, threads)
         mlp = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
         vectors = Tensor(rng.standard_normal((8, 784), np.float32))
         images = Tensor(rng.standard_normal((2, 1, 28, 28), np.float32))

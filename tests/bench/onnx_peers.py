@@ -1,4 +1,4 @@
-"""Operations and the reference CNN as onnxruntime sessions, on one thread."""
+"""Operations and the reference CNN as onnxruntime sessions, on as many threads as our kernels when they are made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from tinytorch import nn
+from tinytorch import get_num_threads, nn
 from tinytorch.nn.fuse import fold_batch_norm
 
 
@@ -24,7 +24,7 @@ def _session(nodes: list[Any], shape: tuple[int, ...], weights: dict[str, np.nda
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = get_num_threads(), 1
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -35,7 +35,7 @@ def profiler(rng: np.random.Generator, budget: float) -> Rows:
         plain, watched = partial(_passes, once), partial(_watched, prof, once)
         check = partial(_check, prof, once)
         sides = {"plain": plain, "watched": watched}
-        result = timer(rng, budget / 2, progress=True).compare(sides, check=check, label=f"profiler, {name}")
+        result = timer(rng, budget / 2).compare(sides, check=check)
         aim = f"aim at most {AIM:g}: {verdict(result.ratio, AIM)}"
         title = f"Reference CNN, {what}, time under a profiler over time without, one thread"
         rows[name] = row(result.ratio, "x", f"{title} ({aim})")

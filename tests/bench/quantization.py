@@ -7,6 +7,7 @@
 * `cnn_32`, `cnn_32_numpy`, `cnn_32_fp32`, `cnn_32_ort`: milliseconds of the quantized reference CNN on 32 images of
   float32, and the times of the float32 model under backend "numpy", of its compiled plan, and of onnxruntime with the
   quantized model's file over it; `cnn_1` ... for one image; `wide_32`, `wide_32_fp32`: the same of a wider CNN;
+* `..._threads` of the second convolution and of 32 images: the same on all threads;
 * `numpy_integers`: the time of NumPy's product of whole numbers over that of float32;
 * `path_generic`, and so on for each way to multiply that this processor has: speed of the second convolution.
 """
@@ -29,8 +30,9 @@ from threadpoolctl import threadpool_limits
 
 from tests.bench.inference import CONVOLUTIONS
 from tests.bench.launches import Wanted, report
+from tests.bench.threads import ONE, Threads, all_threads
 from tests.bench.turns import ratio, timer
-from tinytorch import Tensor, backend, data, nn, no_grad, zoo
+from tinytorch import Tensor, backend, data, get_num_threads, nn, no_grad, zoo
 from tinytorch.acceleration import Plan
 from tinytorch.kernels import int8
 from tinytorch.kernels.conv import conv2d
@@ -43,9 +45,9 @@ Shape = tuple[int, int, int, int]
 
 
 def session(model: bytes) -> onnxruntime.InferenceSession:
-    """Return a session on one thread that computes exactly, also where there is no dot instruction."""
+    """Return a session on our kernels' number of threads that computes exactly, also without a dot instruction."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = get_num_threads(), 1
     options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -120,13 +122,13 @@ def floats(layer: QuantizedConv2d, codes: np.ndarray) -> list[Callable[[], Any]]
     ]
 
 
-def convolution(shape: Shape, rng: np.random.Generator, seconds: float) -> Found:
+def convolution(shape: Shape, rng: np.random.Generator, seconds: float, threads: Threads = ONE) -> Found:
     """One 3 x 3 convolution with padding 1, images with their channels last on all sides."""
-    n, c_in, size, c_out = shape
+    (n, c_in, size, c_out), over_floats = shape, shape[1] >= 32 and threads is ONE
     layer = random_layer(shape, rng)
     codes = rng.integers(0, 256, (n, size, size, c_in), np.uint8).transpose(0, 3, 1, 2)
     functions = [partial(int8.Network([layer.spec()], codes.shape[1:]), codes), torchs(layer, codes)]
-    functions += [onnxruntimes(layer, codes), *(floats(layer, codes) if c_in >= 32 else [])]
+    functions += [onnxruntimes(layer, codes), *(floats(layer, codes) if over_floats else [])]
     ours, *others = (f() for f in functions)
     scale, zero_point, _ = layer.qparams
     for theirs in (others[0].int_repr().numpy(), others[1]):
@@ -134,16 +136,17 @@ def convolution(shape: Shape, rng: np.random.Generator, seconds: float) -> Found
     for theirs in map(np.asarray, others[2:]):
         rounded = np.clip(np.rint(theirs / scale) + zero_point, 0, 255)
         np.testing.assert_allclose(ours.astype(int), rounded, rtol=0, atol=1)
-    times = timer(rng, seconds).rounds(functions)
+    times = threads.rounds(functions, rng, seconds)
     medians, name = np.median(times, axis=0), "x".join(map(str, shape))
-    title = f"3 x 3 convolution of 8-bit codes, batch {n}, {c_in} to {c_out} channels, {size} x {size}"
+    title = f"3 x 3 convolution of 8-bit codes, batch {n}, {c_in} to {c_out} channels, {size} x {size}{threads.words}"
     what = f"{title}, the better of PyTorch's and onnxruntime's time over ours"
     operations = 2 * 9 * c_in * c_out * n * size * size
+    better, aim = 1 + int(medians[1:3].argmin()), 1.0 if threads is ONE else None
     rows: Found = {
-        f"conv_{name}_gops": (1e-9 * operations / float(medians[0]), Wanted(title, "GOP/s")),
-        f"conv_{name}_best": (ratio(times, 1 + int(medians[1:3].argmin()), 0), Wanted(what, "x", 1.0)),
+        f"conv_{name}_gops{threads.suffix}": (1e-9 * operations / float(medians[0]), Wanted(title, "GOP/s")),
+        f"conv_{name}_best{threads.suffix}": (ratio(times, better, 0), Wanted(what, "x", aim)),
     }
-    if c_in >= 32:
+    if over_floats:
         own, theirs = f"{title}, our best time in float32 over it", f"{title}, PyTorch's time in float32 over it"
         rows[f"conv_{name}_fp32"] = ratio(times, 3 + int(medians[3:5].argmin()), 0), Wanted(own, "x", 4.0)
         rows[f"conv_{name}_torch_fp32"] = ratio(times, 5, 0), Wanted(theirs, "x", 4.0)
@@ -188,6 +191,7 @@ def whole(
     aims: dict[str, float | None],
     rng: np.random.Generator,
     seconds: float,
+    threads: Threads = ONE,
 ) -> Found:
     """A quantized model, from images of float32 to logits, beside those that have an entry in `aims`."""
     quantized = INT8Quantizer().calibrate(model, calibration, progress=False).convert(model)
@@ -201,11 +205,12 @@ def whole(
     for peer, function in zip(aims, functions[1:], strict=True):
         # whole numbers may differ by a code; from float32, by all that rounding costs
         np.testing.assert_allclose(ours, function(), rtol=0, atol=(0.02 if peer == "ort" else 0.1) * np.abs(ours).max())
-    times, images = timer(rng, seconds).rounds(functions), "1 image" if len(x) == 1 else f"{len(x)} images"
-    label = f"{title} in whole numbers, {images}"
-    found: Found = {row: (1e3 * float(np.median(times[:, 0])), Wanted(label, "ms"))}
+    times, images = threads.rounds(functions, rng, seconds), "1 image" if len(x) == 1 else f"{len(x)} images"
+    label = f"{title} in whole numbers, {images}{threads.words}"
+    found: Found = {f"{row}{threads.suffix}": (1e3 * float(np.median(times[:, 0])), Wanted(label, "ms"))}
     for i, (peer, aim) in enumerate(aims.items(), start=1):
-        found[f"{row}_{peer}"] = ratio(times, i, 0), Wanted(f"{label}, time of {sides[peer][1]} over it", "x", aim)
+        over = Wanted(f"{label}, time of {sides[peer][1]} over it", "x", aim)
+        found[f"{row}_{peer}{threads.suffix}"] = ratio(times, i, 0), over
     return found
 
 
@@ -253,16 +258,21 @@ def main(seed: int, seconds: float) -> None:
     rows: Found = {}
     with torch.no_grad(), no_grad(), backend("numba"):
         for shape in CONVOLUTIONS:
-            rows |= convolution(shape, rng, 0.12 * seconds)
+            rows |= convolution(shape, rng, 0.11 * seconds)
         for batch, least in ((32, 3.0), (1, None)):
             aims = {"numpy": 4.0, "fp32": least, "ort": 1.0}
             model, x = zoo.load("reference_cnn"), images[:batch]
-            rows |= whole(f"cnn_{batch}", "Reference CNN", model, calibration, x, aims, rng, 0.13 * seconds)
+            rows |= whole(f"cnn_{batch}", "Reference CNN", model, calibration, x, aims, rng, 0.12 * seconds)
         noise, x = np.split(rng.standard_normal((256 + 32, 1, 28, 28), np.float32), [256])
         title = "CNN of 32, 64 and 128 channels"
         rows |= whole("wide_32", title, wide_cnn(), noise, x, {"fp32": 4.0}, rng, 0.1 * seconds)
         rows |= numpys_integers(rng, 0.05 * seconds)
-        rows |= paths(CONVOLUTIONS[1], rng, 0.11 * seconds)
+        rows |= paths(CONVOLUTIONS[1], rng, 0.08 * seconds)
+        with all_threads() as threads:
+            if threads.count > 1:
+                rows |= convolution(CONVOLUTIONS[1], rng, 0.06 * seconds, threads)
+                model, x, aims = zoo.load("reference_cnn"), images[:32], dict.fromkeys(("numpy", "fp32", "ort"))
+                rows |= whole("cnn_32", "Reference CNN", model, calibration, x, aims, rng, 0.07 * seconds, threads)
     report(rows)
 
 

@@ -4,7 +4,9 @@
   from rows of inputs to rows of outputs; `..._numpy`, `..._dense`, `..._scipy`, `..._torch`: over it the times of
   NumPy's product with the zeros, of the best dense one that we have, of SciPy's and of PyTorch's sparse (CSR) products,
   all from rows to rows, too; `..._scipy_columns`, `..._torch_columns`: those two with inputs and outputs by columns,
-  one for each image, which is the layout that they like best.
+  one for each image, which is the layout that they like best;
+* `linear_1024x1024x256_90_threads`, `..._numpy_threads`, `..._dense_threads`, `..._torch_threads`: on all threads,
+  without SciPy, which has one.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import scipy.sparse
 from threadpoolctl import threadpool_limits
 
 from tests.bench.launches import Wanted, report
-from tests.bench.turns import ratio, timer
+from tests.bench.threads import ONE, Threads, all_threads
+from tests.bench.turns import ratio
 from tinytorch import backend, nn, no_grad
 from tinytorch.compression import MagnitudePruner, SparseLinear
 from tinytorch.kernels import matmul, sparse
@@ -59,8 +62,10 @@ def by_rows(product: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> Calla
     return lambda: np.ascontiguousarray(product(np.ascontiguousarray(x.T)).T)
 
 
-def linear(shape: tuple[int, int, int], percent: int, rng: np.random.Generator, seconds: float) -> Found:
-    """One linear layer beside all others."""
+def linear(
+    shape: tuple[int, int, int], percent: int, rng: np.random.Generator, seconds: float, threads: Threads = ONE
+) -> Found:
+    """One linear layer beside all others; on all threads beside those that use them."""
     outputs, inputs, batch = shape
     dense = pruned_linear(outputs, inputs, percent, rng)
     weight, x = dense.weight.data, rng.standard_normal((batch, inputs)).astype(np.float32)
@@ -77,12 +82,15 @@ def linear(shape: tuple[int, int, int], percent: int, rng: np.random.Generator, 
     ours, *others = (np.asarray(f()) for f in functions)
     for theirs in (*others[:5], *(columns.T for columns in others[5:])):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
-    times = timer(rng, seconds).rounds(functions)
+    timed = list(range(len(functions)) if threads is ONE else (0, 1, 2, 3, 5))
+    found = threads.rounds([functions[i] for i in timed], rng, seconds)
+    times = np.full((len(found), len(functions)), np.nan)
+    times[:, timed] = found
     medians, row = np.median(times, axis=0), f"linear_{outputs}x{inputs}x{batch}_{percent}"
-    title = f"Linear layer of {outputs} x {inputs} weights, {percent} % of them zero, batch {batch}"
-    over_numpy, over_dense, over_peers = AIMS[percent]
+    title = f"Linear layer of {outputs} x {inputs} weights, {percent} % of them zero, batch {batch}{threads.words}"
+    over_numpy, over_dense, over_peers = AIMS[percent] if threads is ONE else (None, None, None)
     best = 2 + int(medians[2:4].argmin())
-    rows: Found = {row: (1e3 * float(medians[0]), Wanted(title, "ms"))}
+    rows: Found = {f"{row}{threads.suffix}": (1e3 * float(medians[0]), Wanted(title, "ms"))}
     for peer, index, words, aim in (
         ("numpy", 1, "NumPy's time with the zeros", over_numpy),
         ("dense", best, "our best time with the zeros", over_dense),
@@ -90,7 +98,9 @@ def linear(shape: tuple[int, int, int], percent: int, rng: np.random.Generator, 
         ("scipy_columns", 6, "SciPy's time without them, by columns", None),
         ("torch_columns", 7, "PyTorch's time without them, by columns", None),
     ):  # fmt: skip
-        rows[f"{row}_{peer}"] = ratio(times, index, 0), Wanted(f"{title}, {words} over it", "x", aim)
+        if index in timed:
+            over = Wanted(f"{title}, {words} over it", "x", aim)
+            rows[f"{row}_{peer}{threads.suffix}"] = ratio(times, index, 0), over
     return rows
 
 
@@ -104,7 +114,10 @@ def main(seed: int, seconds: float) -> None:
     with torch.no_grad(), no_grad(), backend("numba"):
         for shape in LINEAR:
             for percent in AIMS:
-                rows |= linear(shape, percent, rng, share)
+                rows |= linear(shape, percent, rng, 0.95 * share)
+        with all_threads() as threads:
+            if threads.count > 1:
+                rows |= linear(LINEAR[1], 90, rng, 0.05 * seconds, threads)
     report(rows)
 
 

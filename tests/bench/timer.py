@@ -24,7 +24,7 @@ _EACH = 0.25  # seconds of one comparison
 
 def timer_19(rng: np.random.Generator, budget: float) -> Rows:
     """Make as many trials as there is time for: each of three comparisons."""
-    timer = Timer(_EACH, rng=rng, progress=True)
+    timer = Timer(_EACH, rng=rng)
     result = timer.self_test(max(int(budget / (3 * _EACH)), 2), rng)
     wrong, found, means, ranks = (
         rate.interval().scaled(100)

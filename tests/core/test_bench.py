@@ -1,6 +1,9 @@
 """What `make bench` makes of its timings, on clocks that are made up: no real time is measured here."""
 
+import contextlib
 import json
+import operator
+import os
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -8,8 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import tinytorch
 from tests.bench import __main__ as command
-from tests.bench import launches, startup, training, turns
+from tests.bench import launches, progress, quantized_accuracy, startup, threads, training, turns
 from tests.bench import timer as bench_timer
 from tests.bench.training import row, verdict
 from tinytorch.book import results
@@ -118,7 +122,8 @@ def test_a_run_that_stops_loses_neither_what_was_measured_nor_what_was_known(
     for known in ("b", "other"):
         results.record(known, "before", rows, path)
     before = json.loads(path.read_text())
-    monkeypatch.setattr(command, "RUNS", {"a": (lambda rng, budget: rows, 1.0, False), "b": (stops, 1.0, False)})
+    runs = {"a": command.Run(lambda rng, budget: rows, 1.0, 2.0, 1.0), "b": command.Run(stops, 1.0, 2.0, 1.0)}
+    monkeypatch.setattr(command, "RUNS", runs)
     assert command.main(["--out", str(path)]) == status
     after = json.loads(path.read_text())
     assert after["a"]["rows"] == rows
@@ -126,12 +131,102 @@ def test_a_run_that_stops_loses_neither_what_was_measured_nor_what_was_known(
     assert "b" in capsys.readouterr().err
 
 
+def test_a_run_that_other_work_disturbed_is_named_and_the_others_are_measured(tmp_path, monkeypatch, capsys):
+    def disturbed(rng, budget):
+        raise command.Disturbed("the machine was busy")
+
+    rows, path = {"x": row(median_interval(np.ones(9)), "s", "a step")}, tmp_path / "measured.json"
+    runs = {"a": command.Run(disturbed, 1.0, 2.0, 1.0), "b": command.Run(lambda rng, budget: rows, 1.0, 2.0, 1.0)}
+    monkeypatch.setattr(command, "RUNS", runs)
+    assert command.main(["--out", str(path)]) == 1
+    assert json.loads(path.read_text()).keys() == {"b"}
+    assert "a is not measured: the machine was busy" in capsys.readouterr().out
+
+
 def test_without_the_peers_their_rows_are_named_and_skipped(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command, "_has_peers", lambda: False)
-    monkeypatch.setattr(command, "RUNS", {"peer": (pytest.fail, 1.0, True)})
+    monkeypatch.setattr(command, "RUNS", {"peer": command.Run(pytest.fail, 1.0, 2.0, 1.0, True)})
     assert command.main(["--out", str(tmp_path / "measured.json")]) == 0
     assert "not measured: peer" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_trial_is_shorter_and_publishes_nothing(tmp_path, monkeypatch, capsys):
+    spent, path = [], tmp_path / "measured.json"
+    rows = {"x": row(median_interval(np.ones(9)), "s", "a step")}
+
+    def measure(rng, budget):
+        spent.append(budget)
+        return rows
+
+    monkeypatch.setattr(command, "RUNS", {"a": command.Run(measure, 100.0, 120.0, 9.0)})
+    monkeypatch.setattr(command, "MEASURED", path)
+    assert command.main(["--quick"]) == 0
+    assert not path.exists()
+    assert "a step" in capsys.readouterr().out
+    assert command.main([]) == 0
+    assert path.exists()
+    assert spent == [1.0, 100.0]
+
+
+def test_all_runs_leave_time_for_the_notebooks_within_20_minutes_and_a_trial_takes_3():
+    assert sum(run.takes for run in command.RUNS.values()) <= 17 * 60
+    assert sum(run.tried for run in command.RUNS.values()) <= 3 * 60
+    assert all(run.takes > run.budget for run in command.RUNS.values())
+
+
+def test_one_bar_goes_through_all_runs_and_stops_at_one_that_fails(capsys):
+    bar = progress.Progress({"a": 2.0, "b": 6.0, "c": 2.0})
+    with bar.run("a"):
+        pass
+    assert bar._bar.n == 2.0
+    with pytest.raises(KeyboardInterrupt), bar.run("b"):
+        raise KeyboardInterrupt
+    assert 2.0 <= bar._bar.n < 8.0
+    with bar.run("c"):
+        pass
+    assert bar._bar.n == 10.0
+    bar.print("a table")
+    bar.close()
+    said = capsys.readouterr()
+    assert said.out == "a table\n"
+    assert "[2/3] b" in said.err
+    assert "left" in said.err
+
+
+def test_turns_of_many_threads_have_a_pause_before_them(machine, monkeypatch):
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(machine.now)
+        machine.now += seconds
+
+    monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=machine.clock, sleep=sleep))
+    functions = [machine.function(0.001), machine.function(0.03)]
+    times = threads.Threads(2).rounds(functions, np.random.default_rng(0), 1.0)
+    assert len(pauses) == times.size
+    assert np.diff(pauses).min() >= threads.PAUSE + 0.02
+    assert turns.ratio(times, 1, 0) == pytest.approx(30.0, rel=1e-3)
+    assert (threads.ONE.suffix, threads.ONE.words) == ("", "")
+    assert (threads.Threads(2).suffix, threads.Threads(2).words) == ("_threads", ", 2 threads")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_all_threads_end_with_their_block(monkeypatch, fails):
+    counts = [1]
+    torch = SimpleNamespace(get_num_threads=lambda: counts[-1], set_num_threads=counts.append)
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(RuntimeError), threads.all_threads() as all_:
+        assert (all_.count, tinytorch.get_num_threads(), counts[-1]) == (cores, cores, cores)
+        if fails:
+            raise RuntimeError
+    assert (tinytorch.get_num_threads(), counts[-1]) == (1, 1)
+
+
+def test_accuracies_are_found_side_by_side_in_the_order_of_seeds():
+    trials = {"double": partial(operator.mul, 2), "square": partial(pow, exp=2)}
+    assert quantized_accuracy._on_all_cores(trials, 3) == {"double": [0, 2, 4], "square": [0, 1, 4]}
 
 
 @pytest.mark.parametrize(
@@ -141,6 +236,9 @@ def test_several_launches_give_their_median_and_reach_an_aim_only_all_together(v
     found = launches.joined(values, launches.Wanted("a product", "x", 1.0))
     assert (found["value"], found["low"], found["high"]) == (values[1], values[0], values[2])
     assert found["what"] == f"a product (aim at least 1: {word})"
+    opposite = {"reached": "missed", "missed": "reached"}.get(word, word)
+    most = launches.joined(values, launches.Wanted("a step", "x", most=1.0))
+    assert most["what"] == f"a step (aim at most 1: {opposite})"
 
 
 def test_every_launch_is_a_process_of_its_own_with_another_seed(tmp_path, monkeypatch):
@@ -154,6 +252,15 @@ def test_every_launch_is_a_process_of_its_own_with_another_seed(tmp_path, monkey
     rows = launches.over_launches("one_launch", np.random.default_rng(0), budget=10.0)
     assert rows["pid"]["low"] < rows["pid"]["high"]
     assert rows["seed"]["low"] < rows["seed"]["value"] < rows["seed"]["high"]
+
+
+def test_a_trial_has_one_launch(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "a_launch.py").write_text(
+        'import json, os; print(json.dumps({"pid": [os.getpid(), "process", "", None, None]}))'
+    )
+    (found,) = launches.over_launches("a_launch", np.random.default_rng(0), budget=5.0).values()
+    assert found["low"] == found["high"]
 
 
 def test_a_launch_that_fails_stops_the_run(tmp_path, monkeypatch):

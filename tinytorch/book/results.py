@@ -9,9 +9,11 @@
                                      "what": "CNN training epoch, time over PyTorch's"}}}}
 
 In Markdown ``<!-- results:core/cnn_* -->`` on a line of its own opens a table of the rows so named, and in a sentence
-``<!-- results:core/cnn_epoch -->`` opens one value; ``<!-- /results -->`` closes both. What stands between them is
-written by ``python -m tinytorch.book.results write``; ``check`` fails where it is stale. A study of a chapter keeps its
-run in a file of the same form inside the package, beside its models. Each model of the zoo is a run too:
+``<!-- results:core/cnn_epoch -->`` opens one value; ``<!-- /results -->`` closes both. Several names, with commas
+between them, make one table in their order. ``<!-- plot:15_acceleration -->`` opens the picture of a chapter's rows,
+``results.svg`` beside the file, and ``<!-- /plot -->`` closes it. What stands between them, and the picture, is written
+by ``python -m tinytorch.book.results write``; ``check`` fails where it is stale. A study of a chapter keeps its run in
+a file of the same form inside the package, beside its models. Each model of the zoo is a run too:
 ``zoo-reference_cnn/accuracy`` is a number on its card.
 """
 
@@ -23,59 +25,22 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from tinytorch.book.row import Row
+from tinytorch.book.speedups import PLOTS, alt, draw
 from tinytorch.kernels.machine import machine
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "chapters" / "measured.json"
+PICTURE = "results.svg"  # in a chapter's folder
 PUBLISHED = (MEASURED, ROOT / "tinytorch" / "compression" / "study" / "results.json")
 CARDS = ROOT / "tinytorch" / "zoo" / "weights"
 
 _MARKED = re.compile(r"(<!-- results:(\S+) -->)(.*?)(<!-- /results -->)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One published number and where it comes from."""
-
-    value: float
-    unit: str
-    what: str
-    command: str
-    date: str = ""
-    machine: Mapping[str, Any] = field(default_factory=dict)
-    low: float | None = None
-    high: float | None = None
-    digits: int = 3
-
-    def __str__(self) -> str:
-        """Return the value with its unit: whole numbers exactly, others to so many digits."""
-        return f"{self._format(self.value)} {self.unit}".strip()
-
-    @property
-    def interval(self) -> str:
-        """The interval in words, or nothing."""
-        return "" if self.low is None or self.high is None else f"{self._format(self.low)} to {self._format(self.high)}"
-
-    @property
-    def source(self) -> str:
-        """A sentence for the line below a figure: what computes the number again, or where it was measured."""
-        if not self.date:
-            return f"Computed by `{self.command}`."
-        words = {"cpu": "{}", "cores": "{} cores", "blas": "BLAS {}", "python": "Python {}", "numpy": "NumPy {}"}
-        facts = ", ".join(word.format(self.machine[key]) for key, word in words.items() if key in self.machine)
-        return f"Measured by `{self.command}` on {self.date}: {facts}."
-
-    def _format(self, value: float) -> str:
-        if float(value).is_integer():
-            return f"{int(value):,}"
-        return np.format_float_positional(value, precision=self.digits, unique=False, fractional=False, trim="-")
+_PLOT = re.compile(r"(<!-- plot:(\S+) -->).*?(<!-- /plot -->)", re.DOTALL)
 
 
 def rows(*paths: Path, cards: Path = CARDS) -> dict[str, Row]:
@@ -156,22 +121,31 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def render(text: str, known: Mapping[str, Row]) -> str:
-    """Return Markdown with everything between its result markers written anew.
+    """Return Markdown with everything between its markers written anew.
 
     Raises
     ------
     KeyError
-        If a marker names no row.
+        If a marker names no row, or no chapter that has a picture.
     """
 
     def fill(match: re.Match[str]) -> str:
-        opening, pattern, old, closing = match.groups()
-        chosen = [row for name, row in known.items() if fnmatchcase(name, pattern)]
-        if not chosen:
-            raise KeyError(f"<!-- results:{pattern} --> names no measured row")
+        opening, patterns, old, closing = match.groups()
+        chosen = []
+        for pattern in patterns.split(","):
+            found = [row for name, row in known.items() if fnmatchcase(name, pattern)]
+            if not found:
+                raise KeyError(f"<!-- results:{patterns} --> names no measured row: {pattern}")
+            chosen += found
         return opening + (_table(chosen) if "\n" in old else str(chosen[0])) + closing
 
-    return _MARKED.sub(fill, text)
+    def picture(match: re.Match[str]) -> str:
+        opening, chapter, closing = match.groups()
+        if chapter not in PLOTS:
+            raise KeyError(f"<!-- plot:{chapter} --> names no picture; there is: {', '.join(PLOTS)}")
+        return f"{opening}\n![{alt(chapter, known)}]({PICTURE})\n{closing}"
+
+    return _PLOT.sub(picture, _MARKED.sub(fill, text))
 
 
 def _table(chosen: list[Row]) -> str:
@@ -187,19 +161,24 @@ def documents(root: Path = ROOT) -> list[Path]:
     return sorted([*root.glob("*.md"), *root.glob("chapters/**/*.md")])
 
 
+def pictures(root: Path = ROOT) -> list[Path]:
+    """Return where the chapters' pictures belong."""
+    return [root / "chapters" / chapter / PICTURE for chapter in PLOTS]
+
+
 def stale(paths: Iterable[Path], known: Mapping[str, Row], *, write: bool = False) -> list[Path]:
     """Return the files whose results are not what was measured last; with ``write`` they are then put right.
 
     Raises
     ------
     KeyError
-        If a marker names no row; the message names the file.
+        If a marker names no row or no picture; the message names the file.
     """
     found = []
     for path in paths:
-        old = path.read_text(encoding="utf-8")
+        old = path.read_text(encoding="utf-8") if path.is_file() else ""
         try:
-            new = render(old, known)
+            new = draw(path.parent.name, known) if path.name == PICTURE else render(old, known)
         except KeyError as error:
             raise KeyError(f"{path}: {error.args[0]}") from None
         if new != old:
@@ -215,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=["write", "check"])
     options = parser.parse_args(arguments)
     try:
-        found = stale(documents(), rows(), write=options.command == "write")
+        found = stale([*documents(), *pictures()], rows(), write=options.command == "write")
     except (KeyError, ValueError) as error:
         print(error.args[0], file=sys.stderr)
         return 1
