@@ -94,6 +94,11 @@ class Function:
         -------
         Variable
             Of the same kind as the first variable among the inputs.
+
+        Raises
+        ------
+        TypeError
+            If there is no variable among them.
         """
         ctx = Context()
         variables = [x if isinstance(x, Variable) else None for x in inputs]

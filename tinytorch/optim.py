@@ -125,7 +125,7 @@ def warmup_cosine(step: int, total_steps: int, warmup_steps: int = 0, final: flo
 
 
 def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
-    """Scale all gradients, in place, so that their joint 2-norm is at most `max_norm`; return the norm before.
+    """Scale all gradients in place, whatever their shape, to a joint 2-norm of at most `max_norm`; return that before.
 
     Source: Pascanu et al., "On the difficulty of training recurrent neural networks" (2013), section 3.2.
     """

@@ -215,7 +215,13 @@ class Tensor(Variable):
 
 
 def cat(tensors: list[Tensor] | tuple[Tensor, ...], axis: int = 0) -> Tensor:
-    """Join tensors along an existing axis; their other axes must agree."""
+    """Join tensors along an existing axis: (..., a, ...) and (..., b, ...) -> (..., a + b, ...).
+
+    Raises
+    ------
+    ValueError
+        If there is no tensor, or their other axes differ.
+    """
     if not tensors:
         raise ValueError("cat needs at least one tensor")
     return shape.Concatenate.apply(*map(_as_tensor, tensors), axis=axis)

@@ -29,7 +29,8 @@ def build_assets(work: Path) -> Path:
 
     Returns
     -------
-    The folder whose content belongs under the pages' ``_static/``.
+    Path
+        The folder whose content belongs under the pages' ``_static/``.
 
     Raises
     ------

@@ -100,7 +100,8 @@ def explore(draw: Callable[..., tuple[Figure, str]], **grid: Sequence[Any]) -> E
 
     Returns
     -------
-    The `Explorer`: show it as a cell's last value and print its `table()` in the cell below.
+    Explorer
+        Show it as a cell's last value and print its `table()` in the cell below.
 
     Raises
     ------

@@ -68,7 +68,8 @@ def subplots(width: float = 5.4, height: float = 3.2, **kwargs: Any) -> tuple[Fi
 
     Returns
     -------
-    The figure, and one axes or an array of them.
+    tuple
+        The figure, and one axes or an array of them.
     """
     with style():
         figure = Figure(figsize=(width, height))

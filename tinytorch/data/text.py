@@ -49,7 +49,7 @@ def encode(text: str) -> np.ndarray:
 
 
 def decode(tokens: np.ndarray) -> str:
-    """Turn token numbers into characters.
+    """Turn token numbers (T,) into T characters.
 
     >>> decode(encode("or not"))
     'or not'

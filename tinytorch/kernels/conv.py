@@ -97,7 +97,7 @@ def conv2d_naive(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, str
 def conv2d_input_grad(
     grad: np.ndarray, weight: np.ndarray, input_shape: tuple[int, ...], stride: int, padding: int
 ) -> np.ndarray:
-    """Gradient of `conv2d` for x: every output pixel hands its gradient back to the window it came from."""
+    """Gradient of `conv2d` for x (N, C, H, W): every output pixel hands its own back to the window it came from."""
     n, c, h, w = input_shape
     o, _, kh, kw = weight.shape
     ho, wo = grad.shape[-2:]

@@ -50,6 +50,7 @@ def max_pool2d_naive(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
 def max_pool2d_grad(grad: np.ndarray, x: np.ndarray, y: np.ndarray, kernel: int, stride: int) -> np.ndarray:
     """Gradient of `max_pool2d`, whose result was y, for x: all of a window's goes to its first largest element.
 
+    grad and y are (N, C, Ho, Wo), x and the result (N, C, H, W).
     Each element in turn takes what is left if it is the largest; the last one takes the rest (of windows with NaN too).
     """
     out = np.zeros(x.shape, grad.dtype)
@@ -102,7 +103,7 @@ def avg_pool2d_naive(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
 
 @kernel
 def avg_pool2d_grad(grad: np.ndarray, input_shape: tuple[int, ...], kernel: int, stride: int) -> np.ndarray:
-    """Gradient of `avg_pool2d` for x: every element of a window gets 1/k^2 of its gradient."""
+    """Gradient of `avg_pool2d` for x (N, C, H, W): every element of a window gets 1/k^2 of its gradient."""
     out = np.zeros(input_shape, grad.dtype)
     share = grad / (kernel * kernel)
     for i, j in _offsets(kernel):

@@ -44,7 +44,7 @@ def _top_and_sum(row: list[float]) -> tuple[float, float]:
 
 @kernel
 def softmax_grad(grad: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Gradient of `softmax` for x, from its result p: p_i (g_i - sum_j g_j p_j)."""
+    """Gradient of `softmax` for x, from its result p, in the shape of p: p_i (g_i - sum_j g_j p_j)."""
     out = grad - np.einsum("...i,...i->...", grad, p)[..., None]
     out *= p
     return out

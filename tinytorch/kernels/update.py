@@ -1,4 +1,7 @@
-"""What an optimizer does to one parameter, in place, and the norm of gradients."""
+"""What an optimizer does to one parameter, in place, and the norm of gradients.
+
+A parameter, its gradient and its state are arrays of one shape, which may be any.
+"""
 
 from __future__ import annotations
 

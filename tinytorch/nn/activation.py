@@ -27,7 +27,10 @@ class GELU(Module):
 
 
 class Dropout(Module):
-    """In training, zero each element with probability p and scale the others by 1 / (1 - p); else do nothing."""
+    """In training, zero each element with probability p and scale the others by 1 / (1 - p); else do nothing.
+
+    Source: Srivastava et al., "Dropout", JMLR 15 (2014). A ValueError if p lies outside of 0 ... 1.
+    """
 
     def __init__(self, p: float = 0.5, rng: np.random.Generator | None = None) -> None:
         super().__init__()

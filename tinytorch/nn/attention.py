@@ -102,6 +102,11 @@ class MultiHeadAttention(Module):
 
     Sources: Vaswani et al., "Attention is all you need" (2017), section 3.2.2; Ainslie et al., "GQA: Training
     generalized multi-query transformer models from multi-head checkpoints" (2023), section 2.2.
+
+    Raises
+    ------
+    ValueError
+        If `embed_dim` is no multiple of `num_heads`, or `num_heads` none of `num_kv_heads`.
     """
 
     def __init__(

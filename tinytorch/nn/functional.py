@@ -36,6 +36,11 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, is_c
     """softmax(Q K^T / sqrt(d)) V for query (B, H, Tq, d), key and value (B, H, Tk, d) -> (B, H, Tq, d).
 
     With `is_causal` the last query stands at the last key, and no query looks at later keys.
+
+    Raises
+    ------
+    ValueError
+        If it is causal and there are more queries than keys: the first would look at nothing.
     """
     if is_causal and query.shape[-2] > key.shape[-2]:
         raise ValueError(

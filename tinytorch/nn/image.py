@@ -32,6 +32,11 @@ class Conv2d(Module):
 
     Ho = (H + 2 padding - kernel_size) // stride + 1, and so for Wo. `weight` has shape
     (out_channels, in_channels, kernel_size, kernel_size), `bias` (out_channels,) or is None.
+
+    Raises
+    ------
+    ValueError
+        If kernel_size or stride is below 1, or padding below 0.
     """
 
     def __init__(
@@ -85,13 +90,13 @@ class _Pool2d(Module):
 
 
 class MaxPool2d(_Pool2d):
-    """The largest element of every square window; `stride` is the window's size unless given."""
+    """The largest element of every square window: (N, C, H, W) -> (N, C, Ho, Wo); `stride` is its size unless given."""
 
     function = image.MaxPool2d
 
 
 class AvgPool2d(_Pool2d):
-    """The mean of every square window; `stride` is the window's size unless given."""
+    """The mean of every square window: (N, C, H, W) -> (N, C, Ho, Wo); `stride` is its size unless given."""
 
     function = image.AvgPool2d
 

@@ -38,7 +38,10 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A vector for each of `num_embeddings` numbers: ids (...) -> (..., embedding_dim)."""
+    """A vector for each of `num_embeddings` numbers: ids (...) -> (..., embedding_dim).
+
+    `weight` has shape (num_embeddings, embedding_dim); it begins normal with standard deviation 1, as PyTorch's does.
+    """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, rng: np.random.Generator | None = None) -> None:
         super().__init__()

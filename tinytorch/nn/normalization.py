@@ -10,7 +10,10 @@ from tinytorch.tensor import Tensor
 
 
 class LayerNorm(Module):
-    """Normalize each vector of the last axis, of `normalized_shape` elements, then scale and shift it."""
+    """Normalize each vector of the last axis, of `normalized_shape` elements, then scale and shift it.
+
+    Source: Ba, Kiros & Hinton, "Layer normalization" (2016), section 3.
+    """
 
     def __init__(self, normalized_shape: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -33,7 +36,9 @@ class BatchNorm2d(Module):
     """Normalize each channel of (N, C, H, W) over batch and pixels, then scale and shift it.
 
     In training it uses the batch's statistics and moves `running_mean` and `running_var` (C,) by `momentum` towards
-    them; in evaluation it uses those.
+    them, the variance unbiased, as in PyTorch; in evaluation it uses those.
+
+    Source: Ioffe & Szegedy, "Batch normalization" (2015), algorithms 1 and 2.
     """
 
     running_mean: np.ndarray

@@ -9,7 +9,7 @@ from tinytorch.kernels import conv, pool
 
 
 class Conv2d(Function):
-    """Cross-correlation of x (N, C, H, W) with weight (O, C, kh, kw), plus bias (O,) or None."""
+    """Cross-correlation of x (N, C, H, W) with weight (O, C, kh, kw), plus bias (O,) or None -> (N, O, Ho, Wo)."""
 
     @staticmethod
     def forward(
@@ -34,7 +34,7 @@ class Conv2d(Function):
 
 
 class MaxPool2d(Function):
-    """The largest element of every k x k window."""
+    """The largest element of every k x k window: x (N, C, H, W) -> (N, C, Ho, Wo)."""
 
     @staticmethod
     def forward(ctx: Context, x: np.ndarray, kernel_size: int, stride: int) -> np.ndarray:
@@ -49,7 +49,7 @@ class MaxPool2d(Function):
 
 
 class AvgPool2d(Function):
-    """The mean of every k x k window."""
+    """The mean of every k x k window: x (N, C, H, W) -> (N, C, Ho, Wo)."""
 
     @staticmethod
     def forward(ctx: Context, x: np.ndarray, kernel_size: int, stride: int) -> np.ndarray:
