@@ -55,15 +55,19 @@ def watched_flops(model: nn.GPT, length: int, past: int, batch_size: int) -> dic
 
 @settings(max_examples=25, deadline=None)
 @given(
-    heads=st.integers(1, 3),
+    kv_heads=st.integers(1, 3),
+    sharing=st.integers(1, 3),
     head_dim=st.integers(1, 5),
     layers=st.integers(1, 3),
     length=st.integers(1, 9),
     past=st.integers(0, 7),
     batch_size=st.integers(1, 3),
 )
-def test_forward_flops_are_those_of_the_products_that_numpy_computes(heads, head_dim, layers, length, past, batch_size):
-    model = nn.GPT(11, heads * head_dim, layers, heads, max_seq_len=16, rng=np.random.default_rng(0))
+def test_forward_flops_are_those_of_the_products_that_numpy_computes(
+    kv_heads, sharing, head_dim, layers, length, past, batch_size
+):
+    heads = kv_heads * sharing
+    model = nn.GPT(11, heads * head_dim, layers, heads, 16, np.random.default_rng(0), kv_heads)
     counted = watched_flops(model, length, past, batch_size)
     formula = forward_flops(model, length, past, batch_size)
     assert formula._asdict() == counted

@@ -92,7 +92,7 @@ def test_models_are_made_smaller_on_the_way(tmp_path, options):
 MISTAKES = {
     "no such model": (["export", "resnet", "-o", "x"], 2, "no model 'resnet'"),
     "no such task": (["export", "reference_cnn", "-o", "x", "--task", "speech"], 2, "no task 'speech'"),
-    "a GPT made smaller": (["export", "char_gpt", "-o", "x", "--bits", "8"], 2, "MODULE:FACTORY"),
+    "a GPT made smaller": (["export", "char_gpt", "-o", "x", "--filters", "0.5"], 2, "has no filters"),
     "no file": (["check", "nowhere.safetensors"], 1, "not-a-file"),
     "no format": (["run", "nowhere.safetensors", "--format", "pdf"], 2, "choose table, json"),
     "no competition": (["leaderboard"], 1, "create it first"),

@@ -36,9 +36,10 @@ def forward_flops(model: GPT, length: int, past: int = 0, batch_size: int = 1) -
         past + length keys, also with those that the mask hides: the package computes them too.
     """
     d = model.embed_dim
-    mlp = model.blocks[0].mlp_ratio * d
+    attention, mlp = model.blocks[0].attention, model.blocks[0].mlp_ratio * d
+    kv = attention.num_kv_heads * attention.head_dim  # keys and values of all heads that are not shared
     rows = batch_size * length
-    block = 2 * rows * (3 * d * d + d * d + 2 * d * mlp)  # queries, keys, values; output; the two layers of the MLP
+    block = 2 * rows * (d * (d + 2 * kv) + d * d + 2 * d * mlp)  # queries, keys, values; output; two layers of the MLP
     scores_and_mix = 2 * (2 * rows * (past + length) * d)  # Q K^T, then the weights times V
     head = 2 * rows * d * model.vocab_size
     return ForwardFlops(model.num_layers * block + head, model.num_layers * scores_and_mix)
