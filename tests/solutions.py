@@ -9,8 +9,8 @@ CHAPTERS = Path(__file__).parents[1] / "chapters"
 
 def solutions(chapter: str) -> list[str]:
     """Return the functions of the folded solutions of a chapter, named by its folder: their source."""
-    source = (CHAPTERS / chapter / f"{chapter.partition('_')[2]}.md").read_text(encoding="utf-8")
-    return re.findall(r"```python\n(def .*?)```", source, re.DOTALL)
+    pages = (page.read_text(encoding="utf-8") for page in sorted((CHAPTERS / chapter).glob("*.md")))
+    return [found for page in pages for found in re.findall(r"```python\n(def .*?)```", page, re.DOTALL)]
 
 
 def solved(chapter: str, name: str) -> Any:

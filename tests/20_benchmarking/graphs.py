@@ -1,21 +1,26 @@
 """Small graphs of every kind that are right, and the means to open, to change and to run them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinytorch import nn
 from tinytorch.benchmarks.tinymlperf import file
 from tinytorch.benchmarks.tinymlperf.execution import Program
+from tinytorch.benchmarks.tinymlperf.export import export
 from tinytorch.benchmarks.tinymlperf.submission import KEY, Submission
 from tinytorch.benchmarks.tinymlperf.tasks import TASKS
+from tinytorch.quantization import quantize_dynamic
 
 IMAGES, SNEAKERS, TEXT = "image-classification", "anomaly-detection", "language-model"
 VOCABULARY = TASKS[TEXT].output.shape[2]
 FLOATS, WHOLE = np.float32, np.int32
 
 Changeable = tuple[dict[str, Any], dict[str, np.ndarray]]
+Change = Callable[[dict[str, Any], dict[str, np.ndarray]], Any]  # returns a text, if no object can say it
 
 
 def node(op: str, inputs: str, output: str, **attributes: Any) -> dict[str, Any]:
@@ -105,7 +110,81 @@ def text() -> Changeable:
     }  # fmt: skip
 
 
-KINDS = {"floats": floats, "codes": codes, "zeros": zeros, "text": text}
+def gpt(change: Callable[[nn.Module], nn.Module] = lambda model: model) -> Changeable:
+    """Return a language model that is an `nn.GPT`, or what is made of one: it is done whole."""
+    model = nn.GPT(VOCABULARY, 8, 1, 2, 256, np.random.default_rng(0)).eval()
+    exported = export(change(model), TEXT, division="open")
+    return json.loads(exported.graph.to_json()), dict(exported.arrays)
+
+
+def rounded() -> Changeable:
+    """Return a GPT that rounds what comes into its linear layers."""
+    return gpt(quantize_dynamic)
+
+
+KINDS = {"floats": floats, "codes": codes, "zeros": zeros, "text": text, "gpt": gpt, "rounded": rounded}
+
+
+# Changes to one that is right
+
+
+def attribute(number: int, **changed: Any) -> Change:
+    return lambda g, a: g["nodes"][number]["attributes"].update(changed)
+
+
+def inputs(number: int, names: str) -> Change:
+    return lambda g, a: g["nodes"][number].update(inputs=names.split())
+
+
+def part(key: str, value: Any) -> Change:
+    return lambda g, a: g.update({key: value})
+
+
+def of_node(number: int, key: str, value: Any) -> Change:
+    return lambda g, a: g["nodes"][number].update({key: value})
+
+
+def given(key: str, value: Any) -> Change:
+    return lambda g, a: g["inputs"][0].update({key: value})
+
+
+def tensor(name: str, change: Callable[[np.ndarray], Any]) -> Change:
+    """Replace a tensor by what a function makes of a copy of it, or of the copy that it has written to."""
+
+    def apply(g: dict[str, Any], a: dict[str, np.ndarray]) -> None:
+        copy = a[name].copy()
+        found = change(copy)
+        a[name] = found if isinstance(found, np.ndarray) else copy
+
+    return apply
+
+
+def put(name: str, place: int, value: float) -> Change:
+    return tensor(name, lambda x: x.reshape(-1).__setitem__(place, value))
+
+
+def nodes(*new: dict[str, Any], **tensors: np.ndarray) -> Change:
+    """Replace all nodes, and all tensors."""
+
+    def apply(g: dict[str, Any], a: dict[str, np.ndarray]) -> None:
+        a.clear()
+        a.update(tensors)
+        g["nodes"] = list(new)
+
+    return apply
+
+
+def replaced(old: str, new: str) -> Change:
+    return lambda g, a: json.dumps(g).replace(old, new, 1)
+
+
+def renamed(name: str) -> Change:
+    """Give the first node's result another name, and use it."""
+
+    def apply(g: dict[str, Any], a: dict[str, np.ndarray]) -> None:
+        g["nodes"][0]["outputs"], g["nodes"][1]["inputs"] = [name], [name]
+
+    return apply
 
 
 def opened(path: Path, whole: dict[str, Any] | str, arrays: dict[str, np.ndarray]) -> Submission:

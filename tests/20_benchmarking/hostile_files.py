@@ -3,7 +3,10 @@
 import json
 import os
 import struct
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tinytorch.benchmarks.tinymlperf.limits import Limits
@@ -205,3 +208,51 @@ if os.name == "posix":
         "a link to nothing": (lambda path: path.symlink_to("nowhere"), Code.NOT_A_FILE),
         "a device without end": (lambda path: path.symlink_to("/dev/zero"), Code.NOT_A_FILE),
     }
+
+
+# Opens files, in a process of its own, and tells of each the code, the message and the processor's seconds.
+_OPEN_ALL = """
+import importlib, json, operator, sys, time
+from tinytorch.benchmarks.tinymlperf.rejection import Rejected
+from tinytorch.profiling.memory.process import high_water
+
+module, name, good, paths = json.loads(sys.stdin.read())
+call = operator.attrgetter(name)(importlib.import_module("tinytorch.benchmarks.tinymlperf." + module))
+if sys.platform == "linux":  # elsewhere a request for too much fails by itself
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+call(good)  # what is imported only when it is needed
+before, found = high_water().nbytes or 0, {}
+for path in paths:
+    start = time.process_time()
+    try:
+        call(path)
+        code, message = "opened", ""
+    except Rejected as refused:
+        code, message = refused.code, refused.message
+    except Exception as error:  # MemoryError, too
+        code, message = type(error).__name__, str(error)
+    found[path] = code, message, time.process_time() - start
+print(json.dumps([found, before, high_water().nbytes or 0]))
+"""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What became of some files: of each its code, its message and its seconds; the process's bytes before and after.
+
+    The bytes are the most that there were until then.
+    """
+
+    found: Mapping[str, tuple[str, str, float]]
+    before: int
+    after: int
+
+
+def open_all(module: str, name: str, good: Path, paths: Iterable[Path]) -> Opened:
+    """Open files one after the other with a function of the package, in a process of its own; a good one first."""
+    given = json.dumps([module, name, str(good), [str(path) for path in paths]])
+    done = subprocess.run([sys.executable, "-c", _OPEN_ALL], input=given, capture_output=True, text=True, check=True)
+    found, before, after = json.loads(done.stdout)
+    return Opened({path: tuple(what) for path, what in found.items()}, before, after)

@@ -178,6 +178,22 @@ def test_long_rankings_have_pages(tmp_path):
     board.close()
 
 
+def test_a_page_that_was_shown_is_another_after_an_evaluation(tmp_path):
+    board = Leaderboard(f"sqlite:///{tmp_path / 'board.db'}")
+    board.create_competition(tasks=TASKS, deadline=DEADLINE, daily_quota=2, now=NOW)
+    ada, bob = boards.join(board, "Ada"), boards.join(board, "Bob")
+    scored(board, ada, b"slow", speedup=2.0)
+    with serving.served(serving.Site(board).app) as origin, httpx.Client(base_url=origin) as web:
+        names = [[row[1] for row in page(web.get(path)).rows[1:]] for path in ("/", "/tasks/images", "/tasks/text")]
+        assert names == [["Ada"], ["Ada"], []]
+        scored(board, bob, b"fast", speedup=4.0)
+        scored(board, ada, b"text", task="text", speedup=8.0)
+        names = [[row[1] for row in page(web.get(path)).rows[1:]] for path in ("/", "/tasks/images", "/tasks/text")]
+        assert names == [["Ada", "Bob"], ["Bob", "Ada"], ["Ada"]]
+        assert page(web.get("/")).text == page(web.get("/")).text
+    board.close()
+
+
 def test_an_empty_board_says_so(tmp_path):
     board = Leaderboard(f"sqlite:///{tmp_path / 'board.db'}")
     board.create_competition(tasks=["images"], deadline=DEADLINE, daily_quota=1, now=NOW)

@@ -99,13 +99,26 @@ def test_a_student_sends_a_file_and_sees_it_with_no_script(visit, site, origin, 
     assert site.token not in page.url + page.content()
 
 
+@pytest.mark.parametrize("path", ["/", "/tasks/images"])
+def test_a_ranking_fits_into_its_window_and_has_more_columns_in_a_wide_one(visit, origin, path):
+    headers = {}
+    for width in (NARROW, WIDE):
+        page = go(visit(origin, width=width), path)
+        table = page.get_by_role("region", name="Ranking")
+        assert table.evaluate("(region) => region.scrollWidth - region.clientWidth") == 0
+        headers[width] = table.get_by_role("columnheader").all_inner_texts()
+        assert table.get_by_role("link", name=NAME).is_visible()
+    assert headers[NARROW] == headers[WIDE][:4] == ["Rank", "Participant", "Score", "Interval"]
+    assert headers[WIDE][-1] == "Received"
+
+
 def test_the_content_can_be_reached_and_the_table_scrolled_by_keyboard(visit, origin):
-    page = go(visit(origin, width=NARROW), "/tasks/images")
+    page = go(visit(origin, width=NARROW), f"/participants/{NAME}")
     page.keyboard.press("Tab")
     skip = page.get_by_role("link", name="Skip to the content")
     assert skip.evaluate("(link) => link === document.activeElement && link.getBoundingClientRect().left >= 0")
     page.keyboard.press("Enter")
-    table = page.get_by_role("region", name="Ranking, Image classification")
+    table = page.get_by_role("region", name="Scored submissions")
     for _ in range(8):
         page.keyboard.press("Tab")
         if table.evaluate("(region) => region === document.activeElement"):

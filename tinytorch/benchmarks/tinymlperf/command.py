@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tinytorch.benchmarks.tinymlperf.clock import now
 from tinytorch.benchmarks.tinymlperf.rejection import Rejected
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -100,7 +101,7 @@ def check(file: Submitted) -> None:
 def run(
     file: Submitted,
     seconds: Annotated[float, typer.Option(help="for each scenario")] = 10.0,
-    launches: Annotated[int, typer.Option(help="of the processes; the best one counts")] = 5,
+    launches: Annotated[int, typer.Option(help="of the processes; the median one counts")] = 5,
     tolerance: Annotated[float, typer.Option(help="how much longer the reference may take than alone")] = 1.5,
     seed: Annotated[int | None, typer.Option(help="of samples and order; a new one by default")] = None,
     form: Annotated[str, typer.Option("--format", help="table, json, markdown or svg")] = "table",
@@ -141,7 +142,7 @@ def submit(
             return
         with _board(board, files) as opened:
             submission.need_division(opened.competition.division)
-            receipt = opened.submit(opened.authenticate(token), file, now=datetime.now(UTC))
+            receipt = opened.submit(opened.authenticate(token), file, now=now())
             what = "received" if receipt.new else f"known already, {receipt.state.value}"
             print(f"submission {receipt.submission}: {what}; {receipt.quota_left} left today")
 
@@ -206,7 +207,7 @@ def init(
             load_task(name)
         end = deadline.replace(tzinfo=UTC) if deadline.tzinfo is None else deadline
         rules: dict[str, Any] = {"tasks": tasks, "deadline": end, "daily_quota": quota, "division": division}
-        opened.create_competition(**rules, now=datetime.now(UTC))
+        opened.create_competition(**rules, now=now())
         print(f"open until {end.isoformat()}: {', '.join(tasks)}")
 
 
@@ -222,14 +223,14 @@ def join(
         lines = csv.writer(sys.stdout, lineterminator="\n")
         lines.writerow(("pseudonym", "token"))
         for name in [*(pseudonym or []), *[None] * count]:
-            account = opened.add_participant(name, now=datetime.now(UTC))
+            account = opened.add_participant(name, now=now())
             lines.writerow((account.pseudonym, account.token))
 
 
 @app.command()
 def evaluate(
     seconds: Annotated[float, typer.Option(help="for each scenario of a submission")] = 10.0,
-    launches: Annotated[int, typer.Option(help="of its processes; the best one counts")] = 5,
+    launches: Annotated[int, typer.Option(help="of its processes; the median one counts")] = 5,
     tolerance: Annotated[float, typer.Option(help="how much longer the reference may take than alone")] = 1.5,
     scheduler: Annotated[str | None, typer.Option(help="tcp://HOST:PORT of a Dask cluster")] = None,
     hidden: Annotated[Path | None, typer.Option(help="folder of your own samples, TASK.safetensors")] = None,
@@ -257,7 +258,10 @@ def evaluate(
 
 def _tell(lease: Any, outcome: dict[str, Any]) -> None:
     if "report" in outcome:
-        what = f"{outcome['report']['task']}, score {outcome['report']['score'][1]:.0f}"
+        from tinytorch.benchmarks.tinymlperf.leaderboard.report import Report
+
+        found = Report.from_json(outcome["report"])
+        what = f"{found.task}, score {found.score.value:.0f}"
     else:
         what = f"rejected, {outcome['code']}" if "code" in outcome else f"failed, {outcome['failure']}"
     print(f"submission {lease.submission}: {what}", flush=True)

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tinytorch.benchmarks.tinymlperf.clock import now
 from tinytorch.benchmarks.tinymlperf.leaderboard.leases import Lease
 from tinytorch.benchmarks.tinymlperf.leaderboard.refusal import LeaseLost
 from tinytorch.benchmarks.tinymlperf.leaderboard.store import Leaderboard
@@ -31,11 +31,6 @@ from tinytorch.benchmarks.tinymlperf.suite import TOLERANCE, BenchmarkSuite, Dis
 
 Outcome = dict[str, Any]  # {"report": ...}, {"code": ..., "message": ...} or {"failure": ...}
 Told = Callable[[Lease, Outcome], None]
-
-
-def now() -> datetime:
-    """Return the time, with its zone."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)

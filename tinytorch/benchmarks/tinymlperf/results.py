@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import tinytorch
+from tinytorch.benchmarks.tinymlperf.clock import now
 from tinytorch.benchmarks.tinymlperf.scoring import Ratios, Score, score
 from tinytorch.kernels.machine import cpu_name
 from tinytorch.profiling.table import Column, Table, seconds
@@ -77,7 +77,7 @@ class Result:
         return cls(
             task.name, submission.division, submission.content_hash, measured.quality, measured.reference_quality,
             task.unit, found, costs.flops, submission.stored_bytes, costs.peak_activation_bytes, scenarios, seed,
-            cpu_name(), versions, datetime.now(UTC).isoformat(timespec="seconds"),
+            cpu_name(), versions, now().isoformat(timespec="seconds"),
         )  # fmt: skip
 
     @property

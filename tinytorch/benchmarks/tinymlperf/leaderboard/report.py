@@ -1,4 +1,4 @@
-"""What an evaluator reports of one submission, checked before it is stored."""
+"""What an evaluator reports of one submission, checked before it is stored; scores are computed, whatever it says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tinytorch.benchmarks.tinymlperf.scoring import Ratios
+from tinytorch.benchmarks.tinymlperf.scoring import Ratios, score
 from tinytorch.profiling.timing.statistics import Estimate
 
 
@@ -19,24 +19,30 @@ class Report:
     ----------
     task
         Which task it is for.
-    passed
-        Whether the quality target is met.
     quality
         In the task's own unit.
     ratios
-        The reference's costs over the submission's.
-    score
-        Of this task alone, with its interval: 1000 for the reference.
-    deterministic
-        The same without the time.
+        The reference's costs over the submission's, and whether the quality target is met.
     """
 
     task: str
-    passed: bool
     quality: float
     ratios: Ratios
-    score: Estimate
-    deterministic: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the quality target is met."""
+        return self.ratios.passed
+
+    @property
+    def score(self) -> Estimate:
+        """The score of this task alone, with its interval: 1000 for the reference."""
+        return score({self.task: self.ratios}, [self.task]).score
+
+    @property
+    def deterministic(self) -> float:
+        """The same without the time."""
+        return score({self.task: self.ratios}, [self.task]).deterministic
 
     @classmethod
     def from_json(cls, report: Mapping[str, Any]) -> Report:
@@ -47,14 +53,8 @@ class Report:
         if not isinstance(passed, bool):
             raise ValueError(f"the report's passed is true or false, not {passed!r}")
         flops, stored, activation = (_positive(report, f"{name}_ratio") for name in ("flops", "bytes", "activation"))
-        return cls(
-            task=task,
-            passed=passed,
-            quality=_finite("quality", report.get("quality")),
-            ratios=Ratios(_interval(report, "speedup"), flops, stored, activation, passed),
-            score=_interval(report, "score"),
-            deterministic=_positive(report, "deterministic_score"),
-        )
+        ratios = Ratios(_interval(report, "speedup"), flops, stored, activation, passed)
+        return cls(task, _finite("quality", report.get("quality")), ratios)
 
 
 def _finite(name: str, value: object) -> float:

@@ -66,9 +66,21 @@ class _Kept:
 
     Evaluations are only added, so their number says whether there are new ones. The largest number of a row would not:
     PostgreSQL gives numbers out before it commits, so that a smaller one may come later.
+
+    Attributes
+    ----------
+    seen
+        The submissions whose evaluations have been taken in.
+    last
+        The largest number of a row among them: new ones have a larger one, nearly always.
+    best
+        Of each participant and task, the best entry.
+    overall
+        Of each participant, all tasks together.
     """
 
     seen: set[int] = field(default_factory=set)
+    last: int = 0
     best: dict[str, dict[str, Entry]] = field(default_factory=dict)
     overall: dict[str, Entry] = field(default_factory=dict)
     standings: dict[str, list[Ranked]] | None = None
@@ -77,21 +89,27 @@ class _Kept:
     def add(self, entries: Iterable[Entry], tasks: Sequence[str]) -> dict[str, list[Ranked]]:
         """Take entries in, and return what `ranking.standings` says of all so far.
 
-        Of each participant and task the best entry stands for all, and only participants with new ones are added up.
+        Of each participant and task the best entry stands for all. Only participants with a better one are added up,
+        and only tasks with a better one are ranked anew: the list of another stays the same object.
         """
-        changed = set()
+        changed, better = set(), set()
         for entry in entries:
             self.seen.add(entry.submission)
             own = self.best.setdefault(entry.participant, {})
             if entry.task not in own or entry.order < own[entry.task].order:
                 own[entry.task] = entry
                 changed.add(entry.participant)
+                better.add(entry.task)
         self.overall |= {name: overall(self.best[name].values(), tasks)[0] for name in changed}
-        of_tasks = {task: rank(own[task] for own in self.best.values() if task in own) for task in tasks}
-        return {OVERALL: rank(self.overall.values()), **of_tasks}
+        ranked = dict(self.standings or {})
+        if changed or not ranked:
+            ranked[OVERALL] = rank(self.overall.values())
+        for task in tasks:
+            if task in better or task not in ranked:
+                ranked[task] = rank(own[task] for own in self.best.values() if task in own)
+        return ranked
 
 
-_FEW = 500  # rows that are asked for by their numbers
 _COLUMNS = (
     Participant.pseudonym,
     Submission.id.label("submission_id"),
@@ -118,11 +136,14 @@ class Views(Board):
         with kept.lock, self.database.reading() as session:
             competition = self._require(session)
             of_this = Evaluation.competition_id == competition.id
-            count = session.scalar(select(func.count()).select_from(Evaluation).where(of_this)) or 0
+            count, last = session.execute(select(func.count(), func.max(Evaluation.id)).where(of_this)).one()
             if kept.standings is None or count != len(kept.seen):
-                new = set(session.scalars(select(Evaluation.submission_id).where(of_this))) - kept.seen
-                only = Evaluation.submission_id.in_(new) if len(new) <= _FEW else true()
-                kept.standings = kept.add(self._entries(session, competition.id, only), competition.tasks)
+                for which in (Evaluation.id > kept.last, true()):
+                    found = self._entries(session, competition.id, which)
+                    new = [entry for entry in found if entry.submission not in kept.seen]
+                    if len(kept.seen) + len(new) == count:
+                        break
+                kept.standings, kept.last = kept.add(new, competition.tasks), last or 0
             return kept.standings
 
     def participant_entries(self, pseudonym: str) -> list[Entry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from tinytorch.benchmarks.tinymlperf.clock import now
 from tinytorch.benchmarks.tinymlperf.leaderboard import Leaderboard, Refused
 from tinytorch.benchmarks.tinymlperf.web import api, pages
 from tinytorch.benchmarks.tinymlperf.web.guards import SECURITY_HEADERS, BodyLimit, SecurityHeaders
@@ -22,16 +23,11 @@ _FOLDER = Path(__file__).parent
 _SMALL = 16 * 2**10  # bytes of a form without a file, and of what surrounds a file
 
 
-def now_in_utc() -> datetime:
-    """Return the time of this machine."""
-    return datetime.now(UTC)
-
-
 def create_app(
     board: Leaderboard,
     *,
     check: Callable[[Path], str | None],
-    clock: Callable[[], datetime] = now_in_utc,
+    clock: Callable[[], datetime] = now,
     titles: Mapping[str, str] | None = None,
     rates: Rates | None = None,
     upload_seconds: float = 300.0,

@@ -12,10 +12,12 @@ from urllib.parse import quote
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 
 from tinytorch.benchmarks.tinymlperf.leaderboard import OVERALL, State
 from tinytorch.benchmarks.tinymlperf.leaderboard.export import to_csv
+from tinytorch.benchmarks.tinymlperf.leaderboard.ranking import Ranked
 from tinytorch.benchmarks.tinymlperf.web.api import ranking
 from tinytorch.benchmarks.tinymlperf.web.plot import history
 from tinytorch.benchmarks.tinymlperf.web.receiving import form_of, take_form, text
@@ -77,21 +79,29 @@ _TEMPLATES.filters |= {"number": number, "moment": moment, "size": size, "path":
 def router(site: Site) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+    written: dict[tuple[str, int], tuple[list[Ranked], Markup]] = {}  # the tables, each with the ranking that it shows
+
+    def table(task: str, ranked: list[Ranked], page: int) -> Markup:
+        """Return one page of a ranking, written anew only when the ranking is another."""
+        shown, text = written.get((task, page), (None, Markup()))
+        if shown is not ranked:
+            rows = ranked[(page - 1) * ROWS : page * ROWS]
+            text = Markup(_TEMPLATES.get_template("ranking.html").render(task=task, rows=rows))
+            written[task, page] = ranked, text
+        return text
 
     @routes.get("/")
-    def overall(page: Annotated[int, Query(ge=1, le=10**6)] = 1) -> str:
+    def overall(page: Annotated[int, Query(ge=1, le=10**6)] = 1) -> HTMLResponse:
         return leaderboard(OVERALL, page)
 
     @routes.get("/tasks/{task}")
-    def leaderboard(task: str, page: Annotated[int, Query(ge=1, le=10**6)] = 1) -> str:
+    def leaderboard(task: str, page: Annotated[int, Query(ge=1, le=10**6)] = 1) -> HTMLResponse:
         ranked = ranking(site, task)
         pages = max(1, math.ceil(len(ranked) / ROWS))
         if page > pages:
             raise HTTPException(404, f"not-found: this ranking has {pages} pages")
-        rows = ranked[(page - 1) * ROWS : page * ROWS]
-        return _render(
-            site, "leaderboard.html", here=task, task=task, rows=rows, total=len(ranked), page=page, pages=pages
-        )
+        shown = {"table": table(task, ranked, page), "total": len(ranked), "page": page, "pages": pages}
+        return _render(site, "leaderboard.html", here=task, task=task, **shown)
 
     @routes.get("/leaderboard.csv")
     def export(task: Annotated[str, Query(max_length=80)] = OVERALL) -> Response:
@@ -100,7 +110,7 @@ def router(site: Site) -> APIRouter:
         return Response(to_csv(ranking(site, task)), media_type="text/csv; charset=utf-8", headers=headers)
 
     @routes.get("/participants/{pseudonym}")
-    def participant(pseudonym: str) -> str:
+    def participant(pseudonym: str) -> HTMLResponse:
         entries = site.entries(pseudonym)
         places = {
             task: one
@@ -112,7 +122,7 @@ def router(site: Site) -> APIRouter:
         return _render(site, "participant.html", pseudonym=pseudonym, entries=entries, places=places, plot=plot)
 
     @routes.get("/submit")
-    def form() -> str:
+    def form() -> HTMLResponse:
         return _render(site, "submit.html", here="submit", max_bytes=site.board.files.max_bytes)
 
     @routes.post("/submit")
@@ -123,7 +133,7 @@ def router(site: Site) -> APIRouter:
         return await run_in_threadpool(_private, site, "received.html", here="submit", receipt=receipt)
 
     @routes.get("/mine")
-    def whose() -> str:
+    def whose() -> HTMLResponse:
         return _render(site, "mine.html", here="mine", attempts=None)
 
     @routes.post("/mine")
@@ -136,7 +146,7 @@ def router(site: Site) -> APIRouter:
         return await run_in_threadpool(_private, site, "mine.html", here="mine", **context)
 
     @routes.get("/queue")
-    def queue() -> str:
+    def queue() -> HTMLResponse:
         return _render(site, "queue.html", here="queue", queue=site.board.queue(), states=STATES)
 
     return routes
@@ -151,10 +161,13 @@ def error(
     return HTMLResponse(page, status, headers=dict(headers))
 
 
-def _render(site: Site, template: str, here: str = "", **context: Any) -> str:
-    return _TEMPLATES.get_template(template).render(site=site, here=here, rules=site.board.competition, **context)
+def _render(site: Site, template: str, here: str = "", **context: Any) -> HTMLResponse:
+    page = _TEMPLATES.get_template(template).render(site=site, here=here, rules=site.board.competition, **context)
+    return HTMLResponse(page)  # a text would be checked for being one, in another thread
 
 
 def _private(site: Site, template: str, here: str, **context: Any) -> HTMLResponse:
     """Return a page that no cache keeps."""
-    return HTMLResponse(_render(site, template, here, **context), headers={"Cache-Control": "no-store"})
+    page = _render(site, template, here, **context)
+    page.headers["Cache-Control"] = "no-store"
+    return page
