@@ -57,6 +57,7 @@ def test_a_share_is_of_what_the_better_observer_lost(monkeypatch):
     def untrained(seed, **options):
         return 80.0 if options.get("observer") is MSEObserver else 60.0
 
+    monkeypatch.setattr(study, "on_all_cores", study.one_by_one)
     monkeypatch.setattr(study, "after_training", untrained)
     monkeypatch.setattr(study, "in_training", lambda seed, bits, teacher: 86.0 + seed if teacher else 83.0 + seed)
     monkeypatch.setattr(study, "percent", lambda model: 90.0)

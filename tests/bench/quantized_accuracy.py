@@ -97,7 +97,8 @@ def accuracy_16(rng: np.random.Generator, budget: float) -> Rows:
     seeds = SEEDS if budget >= TRIAL else 1
     chosen = [(name, words, trial) for name, words, trial in trials() if budget >= TRIAL or "_qat" not in name]
     before = percent(zoo.load("reference_cnn"))
-    found = _on_all_cores({name: trial for name, _, trial in chosen}, seeds)
+    make = on_all_cores if seeds > 1 else one_by_one
+    found = make({name: trial for name, _, trial in chosen}, seeds)
     rows = {"fp32": _row([before], "Right answers, float32")}
     for name, words, _ in chosen:
         rows[name] = _row(found[name], f"Right answers, {words}{_aim(name, found[name], before)}")
@@ -109,8 +110,13 @@ def accuracy_16(rng: np.random.Generator, budget: float) -> Rows:
     return rows
 
 
-def _on_all_cores(chosen: Mapping[str, Trial], seeds: int) -> dict[str, list[float]]:
-    """Make all trials; nothing is timed here, so they may run side by side."""
+def one_by_one(chosen: Mapping[str, Trial], seeds: int) -> dict[str, list[float]]:
+    """Make all trials, each with every seed."""
+    return {name: [trial(seed) for seed in range(seeds)] for name, trial in chosen.items()}
+
+
+def on_all_cores(chosen: Mapping[str, Trial], seeds: int) -> dict[str, list[float]]:
+    """Do the same, side by side: nothing is timed here."""
     one_thread = {"initializer": threadpool_limits, "initargs": (1,)}
     pool = ProcessPoolExecutor(mp_context=get_context("spawn"), **one_thread)
     try:
