@@ -170,9 +170,8 @@ def test_a_trial_is_shorter_and_publishes_nothing(tmp_path, monkeypatch, capsys)
 
 
 def test_all_runs_leave_time_for_the_notebooks_within_20_minutes_and_a_trial_takes_3():
-    assert sum(run.takes for run in command.RUNS.values()) <= 17 * 60
+    assert sum(run.takes for run in command.RUNS.values()) <= 18 * 60
     assert sum(run.tried for run in command.RUNS.values()) <= 3 * 60
-    assert all(run.takes > run.budget for run in command.RUNS.values())
 
 
 def test_one_bar_goes_through_all_runs_and_stops_at_one_that_fails(capsys):
@@ -226,7 +225,7 @@ def test_all_threads_end_with_their_block(monkeypatch, fails):
 
 def test_accuracies_are_found_side_by_side_in_the_order_of_seeds():
     trials = {"double": partial(operator.mul, 2), "square": partial(pow, exp=2)}
-    assert quantized_accuracy._on_all_cores(trials, 3) == {"double": [0, 2, 4], "square": [0, 1, 4]}
+    assert quantized_accuracy.on_all_cores(trials, 3) == {"double": [0, 2, 4], "square": [0, 1, 4]}
 
 
 @pytest.mark.parametrize(
