@@ -72,6 +72,7 @@ class Function:
     """
 
     name: ClassVar[str]
+    watched: ClassVar[bool] = False  # whether a profiler is at work, which hears of what goes through `apply`
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__name__

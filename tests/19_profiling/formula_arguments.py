@@ -1,12 +1,14 @@
 """What each operation is tried on: small arrays of any shape that it takes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinytorch import Function
+from tinytorch.kernels import int8, sparse
 from tinytorch.kernels.decoding import BlockWeights, DecoderWeights
 from tinytorch.kernels.dynamic import Product
 from tinytorch.ops import (
@@ -17,12 +19,14 @@ from tinytorch.ops import (
     elementwise,
     embedding,
     image,
+    integers,
     linear,
     loss,
     normalization,
     reduction,
     shape,
 )
+from tinytorch.ops import sparse as sparse_ops
 
 SIZES = st.integers(1, 3)
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, max_side=3) | st.just((0, 3))
@@ -109,6 +113,85 @@ def _(draw, dtype):
     weight = np.random.default_rng(draw(SEEDS)).integers(-127, 128, (outs, ins), np.int8)
     scale = values(draw, (outs,), dtype, positive=True)
     return [values(draw, (*batch, ins), dtype), weight, scale, bias, Product(weight, scale)]
+
+
+@arguments(integers.IntegerNetwork)
+def _(draw, dtype):
+    rng, shape = np.random.default_rng(draw(SEEDS)), draw(IMAGES)[1:]
+    sizes, first, z, layers = shape, 7, 7, []
+
+    def weights(outs, inner, incoming):
+        outgoing = draw(st.sampled_from([0, 5]))
+        return outgoing, {
+            "weight": rng.integers(-127, 128, (outs, *inner), np.int8),
+            "bias": rng.integers(-999, 1000, outs, np.int32),
+            "multiplier": rng.uniform(0.001, 0.01, outs).astype(np.float32),
+            "input_zero_point": incoming,
+            "zero_point": outgoing,
+            "lowest": draw(st.sampled_from([0, outgoing])),
+            "highest": draw(st.sampled_from([255, 15])),
+        }
+
+    for convolves in (draw(st.booleans()), draw(st.booleans())):
+        if convolves:
+            kernel, stride, padding, pool = draw(SIZES), draw(SIZES), draw(st.integers(1, 2)), draw(st.integers(1, 2))
+            after = [(n + 2 * padding - kernel) // stride + 1 for n in sizes[1:]]
+            pool = pool if min(after) >= pool else 1
+            outs = draw(SIZES)
+            z, numbers = weights(outs, (sizes[0], kernel, kernel), z)
+            layers.append(int8.Convolution(**numbers, stride=stride, padding=padding, pool=pool))
+        else:
+            kernel, stride, outs = min(draw(SIZES), *sizes[1:]), draw(SIZES), sizes[0]
+            layers.append(int8.Pooling(kernel, stride, draw(st.booleans())))
+        sizes = int8.Network(layers, shape).output_shape
+    for _ in range(draw(st.integers(0, 2))):
+        outs = draw(SIZES)
+        z, numbers = weights(outs, (int(np.prod(sizes)),), z)
+        layers.append(int8.Linear(**numbers))
+        sizes = (outs,)
+    if len(sizes) == 1 and draw(st.booleans()):
+        layers[-1] = replace(layers[-1], floats=True)
+    network = int8.Network(layers, shape, 0.02, first, draw(st.sampled_from([255, 15])))
+    floats = isinstance(layers[-1], int8.Linear) and layers[-1].floats
+    meaning = (0.1, z) if not floats and draw(st.booleans()) else None
+    return [values(draw, (draw(SIZES), *shape), np.dtype(np.float32)), network.described, network, meaning]
+
+
+def few(draw, outs, ins):
+    """Rows of weights of which about a half is zero, not all."""
+    dense = values(draw, (outs, ins), np.dtype(np.float32))
+    dense[np.random.default_rng(draw(SEEDS)).random(dense.shape) < 0.5] = 0
+    dense[0, 0] = 1
+    return sparse.Rows.from_dense(dense)
+
+
+def sparse_layers(draw, many):
+    """One layer without ReLU and pooling, or two of any kind."""
+    dtype, layers, shape = np.dtype(np.float32), [], draw(st.just((draw(SIZES),)) | IMAGES.map(lambda s: s[1:]))
+    sizes = shape
+
+    def bias(outs):
+        return values(draw, (outs,), dtype) if draw(st.booleans()) else None
+
+    for _ in range(2 if many else 1):
+        if len(sizes) == 1 or (layers and draw(st.booleans())):
+            outs, relu = draw(SIZES), many and draw(st.booleans())
+            layers.append(sparse.Linear(few(draw, outs, int(np.prod(sizes))), bias(outs), relu))
+        else:
+            outs, kernel, stride, padding = draw(SIZES), draw(SIZES), draw(SIZES), draw(st.integers(0, 2))
+            after = [(n + 2 * padding - kernel) // stride + 1 for n in sizes[1:]]
+            padding += 1 if min(after) < 1 else 0
+            pool = draw(st.sampled_from([1, 2])) if many and min(after) >= 2 else 1
+            relu, mean = many and draw(st.booleans()), draw(st.booleans())
+            rows = few(draw, outs, sizes[0] * kernel**2)
+            layers.append(sparse.Convolution(rows, kernel, bias(outs), stride, padding, relu, pool, mean))
+        sizes = sparse.Network(layers, shape).output_shape
+    network = sparse.Network(layers, shape)
+    return [values(draw, (draw(SIZES), *shape), dtype), network.described, network]
+
+
+ARGUMENTS[sparse_ops.SparseLayer] = lambda draw: sparse_layers(draw, many=False)
+ARGUMENTS[sparse_ops.SparseNetwork] = lambda draw: sparse_layers(draw, many=True)
 
 
 @arguments(image.Conv2d)

@@ -20,7 +20,7 @@ from tinytorch.profiling.operation import Operation
 
 n = importlib.import_module("tests.19_profiling.counting_numbers")
 drawn = importlib.import_module("tests.19_profiling.formula_arguments")
-DEFINITIONS = importlib.import_module("tests.19_profiling.definitions_of_groups").DEFINITIONS
+DEFINITIONS = importlib.import_module("tests.19_profiling.definitions_of_networks").DEFINITIONS
 
 
 KINDS = ("forward", "backward")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.integration.optimisations import Model, kind
+from tests.integration.optimisations import Model
 from tinytorch import Tensor, nn, no_grad
 from tinytorch.acceleration import Plan
 from tinytorch.benchmarks.tinymlperf.execution import Program
@@ -86,13 +86,8 @@ def need_profile(which: str, model: nn.Module) -> None:
     assert (first.kind, first.name) == ("module", type(model).__name__)
     with FLOPCounter(model) as counter:
         run(model, x)
-    if kind(model) in ("layers", "whole layers") and not counter.uncounted.get("_Apply"):
-        assert counter.coverage == 1
-    elif kind(model) in ("sparse layers", "whole layers"):
-        assert set(counter.uncounted) == {"_Apply"}  # what shapes do not tell is said not to be counted
-    else:
-        assert (counter.total.flops, counter.by_operation()) == (0, {})
-        assert "No operation was seen" in str(counter)
+    assert counter.coverage == 1
+    assert counter.total.flops > 0
 
 
 def need_submission(which: str, model: nn.Module, folder: Path, **how: Any) -> Submission:

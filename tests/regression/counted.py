@@ -6,7 +6,6 @@ Names are "what, which form of it/unit". Everything is for one image, or one tex
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,9 +13,8 @@ from tinytorch import Tensor, backend, data, nn, no_grad, optim, zoo
 from tinytorch.acceleration import CacheHierarchy, Plan
 from tinytorch.caching import PUBLISHED, QuantizedKVCache, WindowKVCache
 from tinytorch.compression import BreakEven, study, to_sparse
-from tinytorch.kernels import int8, sparse
+from tinytorch.kernels import int8
 from tinytorch.kernels.backend import compiled
-from tinytorch.kernels.conv import output_size
 from tinytorch.nn.functional import cross_entropy
 from tinytorch.profiling import FLOPCounter, MemoryProfiler
 from tinytorch.quantization import INT8Quantizer, quantize_dynamic
@@ -84,10 +82,12 @@ def _int8(name: str, model: nn.Sequential) -> Counts:
     model, shape = _of_vectors(model)
     seen = data.fashion_mnist("train").images[:20].reshape(20, *shape)  # no size depends on what is seen
     rounded = INT8Quantizer().calibrate(model, seen, progress=False).convert(model)
-    network = int8.Network([layer.spec() for layer in rounded.layers], shape)
-    program = compiled("int8").Program(network, "generic")
+    program = compiled("int8").Program(int8.Network([layer.spec() for layer in rounded.layers], shape), "generic")
+    with FLOPCounter(rounded, strict=True) as counter:
+        rounded(seen[:1])
     return {
-        f"{name}/flops": 2 * _macs(network.layers, network.input_shape),
+        f"{name}/flops": counter.total.flops,
+        f"{name}/bytes moved": counter.total.bytes,
         f"{name}/stored bytes": sum(map(stored_bytes, rounded.state_dict().values())),
         f"{name}/peak activation bytes": program._size + 2 * (program._widest + 4),
     }
@@ -95,30 +95,14 @@ def _int8(name: str, model: nn.Sequential) -> Counts:
 
 def _sparse(name: str, model: nn.Sequential) -> Counts:
     made = to_sparse(model, ALWAYS)
-    layers = [part.sparse for part in made.parts if part.sparse is not None]
+    with FLOPCounter(made, strict=True) as counter:
+        made(np.zeros((1, 1, 28, 28), np.float32))
     return {
-        f"{name}/flops": 2 * _macs(layers, (1, 28, 28)),
+        f"{name}/flops": counter.total.flops,
+        f"{name}/bytes moved": counter.total.bytes,
         f"{name}/bytes in memory": made.nbytes,
         f"{name}/stored bytes": sum(map(stored_bytes, model.state_dict().values())),
     }
-
-
-def _macs(layers: Iterable[int8.Layer | sparse.Layer], shape: tuple[int, ...]) -> int:
-    """Multiply the weights of each layer, of sparse ones those that are there, by the windows that they meet."""
-    total, sides = 0, shape[1:]
-    for layer in layers:
-        if isinstance(layer, int8.Pooling):
-            sides = tuple(output_size(n, layer.kernel, layer.stride, 0) for n in sides)
-            continue
-        weights = len(layer.rows.values) if isinstance(layer, sparse.Linear | sparse.Convolution) else layer.weight.size
-        if isinstance(layer, int8.Convolution | sparse.Convolution):
-            kernel = layer.kernel if isinstance(layer, sparse.Convolution) else layer.weight.shape[2]
-            pooled = [output_size(n, kernel, layer.stride, layer.padding) // layer.pool for n in sides]
-            total += weights * math.prod(pooled) * layer.pool**2
-            sides = tuple(pooled)
-        else:
-            total += weights
-    return total
 
 
 def texts() -> Counts:

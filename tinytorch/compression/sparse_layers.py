@@ -8,24 +8,10 @@ from typing import Self
 import numpy as np
 
 from tinytorch import nn
-from tinytorch.autograd import Context, Function
 from tinytorch.kernels import sparse
 from tinytorch.kernels.conv import output_size
+from tinytorch.ops.sparse import SparseLayer
 from tinytorch.tensor import Tensor
-
-
-class _Apply(Function):
-    """A sparse layer on an array (N, ...); the gradient goes to the input alone, for the weights are fixed."""
-
-    @staticmethod
-    def forward(ctx: Context, x: np.ndarray, layer: _SparseLayer) -> np.ndarray:
-        ctx.save_for_backward(layer, x.shape[1:])
-        return layer.network(x.shape[1:])(x)
-
-    @staticmethod
-    def backward(ctx: Context, grad_output: np.ndarray) -> tuple[np.ndarray, None]:
-        layer, shape = ctx.saved_tensors
-        return layer.gradient(shape)(grad_output), None
 
 
 class _SparseLayer(nn.Module):
@@ -40,7 +26,6 @@ class _SparseLayer(nn.Module):
             self.register_buffer("bias", _fixed(bias))
         self._columns = rows.columns
         self._networks: dict[tuple[int, ...], sparse.Network] = {}
-        self._gradients: dict[tuple[int, ...], sparse.InputGradient] = {}
 
     values: np.ndarray
     indices: np.ndarray
@@ -71,11 +56,10 @@ class _SparseLayer(nn.Module):
             self._networks[shape] = sparse.Network([self.spec()], shape)
         return self._networks[shape]
 
-    def gradient(self, shape: tuple[int, ...]) -> sparse.InputGradient:
-        """Return what computes the gradient of such inputs."""
-        if shape not in self._gradients:
-            self._gradients[shape] = sparse.InputGradient(self.spec(), shape)
-        return self._gradients[shape]
+    def _run(self, x: Tensor) -> Tensor:
+        """Compute the layer of (N, ...)."""
+        network = self.network(x.shape[1:])
+        return SparseLayer.apply(x, network.described, network)
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Refuse: the weights are fixed. Load the dense layer, and convert it."""
@@ -124,8 +108,8 @@ class SparseLinear(_SparseLayer):
             raise ValueError(f"SparseLinear takes inputs of {self.in_features} features, got shape {x.shape}")
         _need_float32(self, x)
         if x.ndim == 2:
-            return _Apply.apply(x, self)
-        return _Apply.apply(x.reshape(-1, self.in_features), self).reshape(*x.shape[:-1], self.out_features)
+            return self._run(x)
+        return self._run(x.reshape(-1, self.in_features)).reshape(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         """Show sizes and sparsity."""
@@ -185,7 +169,7 @@ class SparseConv2d(_SparseLayer):
                 f"SparseConv2d: a window of {window} does not fit in shape {x.shape}, padding {self.padding}"
             )
         _need_float32(self, x)
-        return _Apply.apply(x, self)
+        return self._run(x)
 
     def extra_repr(self) -> str:
         """Show sizes and sparsity."""

@@ -17,6 +17,7 @@ from tinytorch.compression.sparsity import LayerSparsity, Sparsity
 from tinytorch.kernels import sparse
 from tinytorch.nn.fuse import fold_batch_norm
 from tinytorch.nn.queue import LayerQueue
+from tinytorch.ops.sparse import sparse_network
 from tinytorch.tensor import Tensor
 
 
@@ -59,7 +60,7 @@ class SparseModel(nn.Module):
             key = number, array.shape[1:]
             if key not in self._networks:  # one for each shape of images
                 self._networks[key] = sparse.Network([part.sparse for part in group if part.sparse], array.shape[1:])
-            array = self._networks[key](array)
+            array = sparse_network(array, self._networks[key])
             if isinstance(group[0].sparse, sparse.Linear):
                 array = array.reshape(*before[:-1], array.shape[1])
         return Tensor(array)

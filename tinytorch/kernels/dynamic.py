@@ -68,7 +68,7 @@ def round_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def no_code(x: np.ndarray) -> ValueError:
-    """Return the error for numbers that are NaN or infinite: it says how many are."""
+    """Return the error for an x, of any shape, that holds NaN or infinite numbers: it says how many."""
     wrong = np.count_nonzero(~np.isfinite(x))
     return ValueError(f"{wrong} of {x.size} numbers that come in are NaN or infinite: they have no code")
 

@@ -134,7 +134,18 @@ class Pooling:
 
 Layer = Convolution | Linear | Pooling
 
-_TAKEN = np.dtype(np.uint8), np.dtype(np.float32)
+_TAKEN = np.dtype(np.float32), np.dtype(np.uint8)
+_LARGEST = np.finfo(np.float32).max
+
+
+def numbers(codes: np.ndarray, scale: np.float32 | np.ndarray, zero_point: int | np.ndarray) -> np.ndarray:
+    """Return what codes of any shape stand for: scale * (codes - zero_point), never beyond the largest float32.
+
+    Scale and zero point are one for all, or have a shape that is broadcast to that of the codes.
+    """
+    with np.errstate(over="ignore"):  # the outermost code may lie half a step beyond
+        values = np.subtract(codes, zero_point, dtype=np.float32) * scale
+    return np.asarray(np.clip(values, -_LARGEST, _LARGEST))
 
 
 def exact_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -221,6 +232,16 @@ _NUMPY: dict[type, Any] = {Convolution: _convolution, Linear: _linear, Pooling: 
 _NAIVE: dict[type, Any] = {Convolution: _naive_convolution, Linear: _naive_linear, Pooling: _naive_pooling}
 
 
+def _described(layer: Layer) -> tuple[Any, ...]:
+    """Return what the work of a layer is counted by: its kind, its arrays, and its sizes."""
+    if isinstance(layer, Pooling):
+        return "pooling", layer.kernel, layer.stride, layer.mean
+    arrays = layer.weight, layer.bias, layer.multiplier
+    if isinstance(layer, Linear):
+        return "linear", *arrays, layer.floats
+    return "convolution", *arrays, layer.stride, layer.padding, layer.pool
+
+
 def _output_shape(layers: tuple[Layer, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     """Follow the shape of one input through the layers."""
     if not layers:
@@ -279,6 +300,7 @@ class Network:
         highest: int = 255,
     ) -> None:
         self.layers, self.input_shape = tuple(layers), tuple(input_shape)
+        self.described = tuple(map(_described, self.layers))
         self.output_shape = _output_shape(self.layers, self.input_shape)
         self.scale, self.zero_point, self.highest = np.float32(scale), zero_point, highest
         self._programs: dict[str, Any] = {}
@@ -299,7 +321,11 @@ class Network:
             raise ValueError(f"this network is for uint8 or float32 (N, {sizes}), got {x.dtype} {x.shape}")
         name = backend.current_backend()
         if name == "numba":
-            return self._program()(x)
+            path = current_dot_path()
+            program = self._programs.get(path)
+            if program is None:
+                program = self._programs[path] = backend.compiled("int8").Program(self, path)
+            return program(x)
         codes = x if x.dtype == np.uint8 else self._codes(x)
         for layer in self.layers:
             if isinstance(layer, Linear):
@@ -312,9 +338,3 @@ class Network:
             raise ValueError(f"the input holds {int(np.isnan(x).sum())} NaN, which have no code")
         low, high = np.float32(-self.zero_point), np.float32(self.highest - self.zero_point)
         return (np.rint(np.clip(x / self.scale, low, high)) + np.float32(self.zero_point)).astype(np.uint8)
-
-    def _program(self) -> Any:
-        path = current_dot_path()
-        if path not in self._programs:
-            self._programs[path] = backend.compiled("int8").Program(self, path)
-        return self._programs[path]

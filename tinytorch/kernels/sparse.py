@@ -117,6 +117,15 @@ class Convolution:
 Layer = Linear | Convolution
 
 
+def _described(layer: Layer) -> tuple[Any, ...]:
+    """Return what the work of a layer is counted by: its kind, its arrays, and its sizes."""
+    rows = layer.rows
+    weights = rows.values, rows.indices, rows.indptr, layer.bias, rows.columns, layer.dense, layer.relu
+    if isinstance(layer, Linear):
+        return "linear", *weights
+    return "convolution", *weights, layer.kernel, layer.stride, layer.padding, layer.pool, layer.mean
+
+
 def _product(rows: Rows, inputs: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """Multiply (O, I) by inputs (I, M) and add bias (O,): each row takes those rows of the inputs that it needs."""
     out = np.zeros((rows.outputs, inputs.shape[1]), np.float32)
@@ -203,8 +212,10 @@ class Network:
 
     def __init__(self, layers: Sequence[Layer], input_shape: tuple[int, ...]) -> None:
         self.layers, self.input_shape = tuple(layers), tuple(input_shape)
+        self.described = tuple(map(_described, self.layers))
         self.output_shape = _output_shape(self.layers, self.input_shape)
         self._program: Any = None
+        self._gradient: InputGradient | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_program": None}  # compiled parts cannot be copied
@@ -223,6 +234,16 @@ class Network:
         for layer in self.layers:
             x = _run(x, layer, _naive_product if name == "naive" else _product)
         return x
+
+    def gradient(self, grad_output: np.ndarray) -> np.ndarray:
+        """Return the input's gradient for that of the output. A ValueError unless it is one layer without ReLU."""
+        if self._gradient is None:
+            if len(self.layers) > 1:
+                raise ValueError(
+                    f"one layer has a gradient, this network has {len(self.layers)}: take layers one by one"
+                )
+            self._gradient = InputGradient(self.layers[0], self.input_shape)
+        return self._gradient(grad_output)
 
 
 class InputGradient:

@@ -1,7 +1,8 @@
 """Watching a model at work: each call of a module, each operation and its derivative, each step of an optimizer.
 
-While an `Observer` watches, five methods of the framework are exchanged for ones that report to it. When the last one
-has left, the old methods are back: a program that nobody watches runs the same code as without this package.
+While an `Observer` watches, five methods of the framework are exchanged for ones that report to it, and
+`Function.watched` is true. When the last one has left, the old methods are back: a program that nobody watches runs the
+same code as without this package.
 
 An observer sees the thread in which it was entered, and no other.
 """
@@ -278,6 +279,7 @@ def _report_step(self: Optimizer) -> None:
 _PLACES: tuple[tuple[type, str, Any, Any], ...] = (
     (Module, "__call__", _module_call, _report_module),
     (Function, "apply", classmethod(_apply), classmethod(_report_apply)),
+    (Function, "watched", False, True),
     (Node, "backward", _node_backward, _report_node),
     (Variable, "backward", _variable_backward, _report_pass),
     (Optimizer, "step", _optimizer_step, _report_step),

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from tinytorch.kernels.int8 import numbers
+
 Scale = np.float32 | np.ndarray
 ZeroPoint = np.int32 | np.ndarray
 
@@ -167,9 +169,7 @@ def dequantize(
         raise TypeError(f"codes are whole numbers, got {codes.dtype}")
     limits = np.iinfo(codes.dtype)
     scale, zero_point = _shaped(scale, zero_point, codes.shape, axis, limits.min, limits.max)
-    with np.errstate(over="ignore"):  # the outermost code may lie half a step beyond the largest float32
-        values = np.subtract(codes, zero_point, dtype=np.float32) * scale
-    return np.asarray(np.clip(values, -LARGEST, LARGEST))
+    return numbers(codes, scale, zero_point)
 
 
 def fake_quantize(x: np.ndarray, bits: int, *, symmetric: bool = True, axis: int | None = None) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from tinytorch import nn
 from tinytorch.kernels import int8
 from tinytorch.nn.fuse import fold_batch_norm
+from tinytorch.ops.integers import integer_network
 from tinytorch.quantization.affine import SMALLEST_NORMAL, dequantize, quantize_per_channel, quantize_per_tensor
 from tinytorch.quantization.observers import MinMaxObserver, Observer, qparams_per_channel
 from tinytorch.quantization.tensor import QParams, QuantizedTensor
@@ -77,7 +78,7 @@ class _OnCodes(nn.Module):
             raise ValueError(f"{type(self).__name__} is made for codes of {self.input_qparams}, got {x.qparams}")
         if x.shape[1:] not in self._networks:
             self._networks[x.shape[1:]] = int8.Network([self.spec()], x.shape[1:])
-        out = self._networks[x.shape[1:]](x.codes)
+        out = integer_network(x.codes, self._networks[x.shape[1:]])
         return Tensor(out) if self.qparams is None else QuantizedTensor(out, self.qparams)
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:

@@ -14,8 +14,9 @@ from tinytorch import nn
 from tinytorch.autograd import no_grad
 from tinytorch.data import DataError
 from tinytorch.kernels import int8
+from tinytorch.ops.integers import integer_network
 from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d
-from tinytorch.quantization.tensor import QParams, QuantizedTensor
+from tinytorch.quantization.tensor import QParams
 from tinytorch.tensor import Tensor
 from tinytorch.zoo import files
 
@@ -31,15 +32,18 @@ class _Integers:
 
     def __init__(self, layers: list[QuantizedLayer]) -> None:
         self.layers, self._networks = layers, dict[tuple[int, ...], int8.Network]()
+        last = layers[-1].qparams
+        self._meaning = None if last is None else (last.scale, last.zero_point)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        if x.shape[1:] not in self._networks:  # one for each shape of images
+        shape = x.shape[1:]
+        network = self._networks.get(shape)  # one for each shape of images
+        if network is None:
             scale, zero_point, _ = self.layers[0].input_qparams
             highest = self.layers[0].input_qparams.highest
-            specs = [layer.spec() for layer in self.layers]
-            self._networks[x.shape[1:]] = int8.Network(specs, x.shape[1:], scale, zero_point, highest)
-        out, qparams = self._networks[x.shape[1:]](x), self.layers[-1].qparams
-        return out if qparams is None else QuantizedTensor(out, qparams).dequantize()
+            network = int8.Network([layer.spec() for layer in self.layers], shape, scale, zero_point, highest)
+            self._networks[shape] = network
+        return integer_network(x, network, self._meaning)
 
 
 class QuantizedModel(nn.Module):

@@ -16,6 +16,7 @@ import numpy as np
 
 from tinytorch import optim
 from tinytorch.autograd import Function
+from tinytorch.kernels import int8, sparse
 from tinytorch.kernels.backend import current_backend
 from tinytorch.kernels.decoding import BlockWeights, DecoderWeights
 from tinytorch.kernels.dynamic import Product
@@ -33,6 +34,8 @@ from tinytorch.ops import (
 )
 from tinytorch.ops.decoding import DecoderStep
 from tinytorch.ops.dynamic import DynamicLinear
+from tinytorch.ops.integers import IntegerNetwork
+from tinytorch.ops.sparse import SparseLayer, SparseNetwork
 from tinytorch.profiling.dispatch import Kind
 from tinytorch.profiling.operation import Operation
 from tinytorch.tensor import Tensor
@@ -108,6 +111,11 @@ def small_calls() -> Iterator[tuple[type[Function], tuple[Any, ...]]]:
     yield linear.Linear, (_one(1, 1), _one(1, 1), one)
     code = np.ones((1, 1), np.int8)
     yield DynamicLinear, (_one(1, 1), code, numbers, numbers, Product(code, numbers))
+    integers = int8.Network([int8.Linear(code, np.ones(1, np.int32), numbers)], (1,))
+    yield IntegerNetwork, (_one(1, 1), integers.described, integers)
+    stored = sparse.Network([sparse.Linear(sparse.Rows.from_dense(np.ones((1, 1))))], (1,))
+    for each in (SparseLayer, SparseNetwork):
+        yield each, (_one(1, 1), stored.described, stored)
     yield image.Conv2d, (_one(1, 1, 3, 3), _one(1, 1, 3, 3), one, 1, 0)
     yield image.MaxPool2d, (_one(1, 1, 2, 2), 2, 2)
     yield image.AvgPool2d, (_one(1, 1, 2, 2), 2, 2)

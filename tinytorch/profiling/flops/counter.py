@@ -28,8 +28,11 @@ class FLOPCounter(Observer):
     it; `reset` forgets. A call that fails is not counted.
 
     What is no operation is not seen: the sum of the gradients of a tensor that is used twice, the clipping of
-    gradients, what NumPy computes on its own, an `acceleration.Plan`, which is one compiled call, an optimizer that
-    overrides `step`, and an `apply` that was taken from its `Function` before the block began.
+    gradients, what NumPy computes on its own, an optimizer that overrides `step`, and an `apply` that was taken from
+    its `Function` before the block began. An `acceleration.Plan` is no module, and not seen either: it is counted by
+    the model that it was made of.
+
+    Whole numbers count as floating ones do, and layers without zeros by the weights that they store.
 
     Parameters
     ----------

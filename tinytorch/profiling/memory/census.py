@@ -119,5 +119,7 @@ class Census:
 def _category(value: Any) -> str:
     if isinstance(value, Parameter):
         return "parameters"
+    if isinstance(value, tuple) and any(isinstance(part, tuple) and arrays_in(part) for part in value):
+        return "buffers"  # layers of a network, whose weights are no parameters
     before_the_block = isinstance(value, Variable) and value.grad_fn is not None
     return "activations" if before_the_block else "inputs"

@@ -6,9 +6,11 @@ from tinytorch.profiling.flops.formulas import (  # noqa: F401  # each registers
     dynamic,
     elementwise,
     image,
+    integers,
     normalization,
     optimizer,
     products,
     reduction,
     shape,
+    sparse,
 )
