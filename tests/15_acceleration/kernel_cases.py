@@ -12,6 +12,7 @@ from tinytorch.kernels import (
     attention,
     conv,
     decoding,
+    dynamic,
     int8_attention,
     matmul,
     normalization,
@@ -180,6 +181,13 @@ def attend_codes_case(draw, array):
     return q, codes[0], next(scales), codes[1], next(scales)
 
 
+def dynamic_linear_case(draw, array):
+    n_in, n_out = draw(st.tuples(*[st.sampled_from([1, 3, 16, 33, 70])] * 2))
+    weight = np.random.default_rng(n_in).integers(-127, 128, (n_out, n_in)).astype(np.int8)
+    product = dynamic.Product(weight, np.full(n_out, 0.01, np.float32))
+    return array(draw(sides), n_in), product, draw(st.sampled_from([None, array(n_out)]))
+
+
 def sgd_update_case(draw, array):
     shape = rows(draw)
     p, velocity = array(*shape, written=True), array(*shape, written=True)
@@ -199,6 +207,7 @@ def adamw_update_case(draw, array):
 CASES = {
     decoding.decoder_step: decoder_step_case,
     int8_attention.attend_codes: attend_codes_case,
+    dynamic.dynamic_linear: dynamic_linear_case,
     matmul.matmul: matmul_case,
     matmul.linear: linear_case,
     conv.conv2d: conv2d_case,
