@@ -127,6 +127,14 @@ class Visit:
         self.page.evaluate("() => Promise.all([document.fonts.ready, window.MathJax?.startup?.promise])")
         return self.page
 
+    def settle(self) -> None:
+        """Wait until all images are there, and half a second for what else was asked for.
+
+        Playwright's "networkidle" is the same, but for a page in hundreds for which it never comes.
+        """
+        self.page.wait_for_function("() => [...document.images].every((image) => image.complete)")
+        self.page.wait_for_timeout(500)
+
     def violations(self, rules: list[str] | None = None) -> list[str]:
         """Return what axe finds, by all rules or by some of them: rule, help and the first elements."""
         self.page.evaluate(AXE.read_text("utf-8"))

@@ -14,7 +14,7 @@ def broken(tmp_path, serve, visit, book):
         (tmp_path / "page.html").write_text(PAGE.format(body))
         window = visit(serve(tmp_path), width=width)
         window.open("page")
-        window.page.wait_for_load_state("networkidle")
+        window.settle()
         return window
 
     return open_page
