@@ -150,7 +150,7 @@ class Visit:
             }"""
         )
         # The theme's button for light and dark is called after its purpose, its icons after their state.
-        options = {"runOnly": rules} if rules else {}
+        options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
         result = self.page.evaluate("(how) => axe.run({ exclude: ['.theme-switch-button'] }, how)", options)
         return [
             f"{found['id']}: {found['help']}: "
@@ -209,9 +209,7 @@ def serve() -> Iterator[Any]:
         server.server_close()
 
 
-@pytest.fixture(scope="session")
-def book(serve: Any) -> str:
-    """Return the origin of the book, built as it stands."""
+def _build() -> None:
     command = "jupyter-book build -W -n --keep-going --all ."  # all: Sphinx copies changed scripts only with a page
     program = shutil.which("jupyter-book", path=os.path.dirname(sys.executable)) or "jupyter-book"
     built = subprocess.run(
@@ -225,6 +223,15 @@ def book(serve: Any) -> str:
     )
     if built.returncode:
         pytest.fail(f"{command} failed:\n{(built.stdout + built.stderr)[-3000:]}")
+
+
+@pytest.fixture(scope="session")
+def book(serve: Any) -> str:
+    """Return the origin of the book, built as it stands: here, unless BOOK_IS_BUILT says that it was done just now."""
+    if os.environ.get("BOOK_IS_BUILT") != "1":
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            pytest.fail("several processes cannot build one book: do it first, and set BOOK_IS_BUILT=1")
+        _build()
     return serve(HTML)
 
 
