@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 
 from tinytorch import data, nn, zoo
+from tinytorch.benchmarks.tinymlperf.execution import SPARSE_FROM
 from tinytorch.compression import __main__ as command
 from tinytorch.compression import measure_sparsity, sparse_linears
-from tinytorch.compression.sparse_or_dense import BreakEven
 from tinytorch.compression.study import TEXT_LEVELS, load_text, read_text_card, text
 from tinytorch.zoo.evaluation import nats_per_token
 from tinytorch.zoo.training import Interrupted
 
 LOST = {70: 0.03, 90: 0.31}  # nats a letter at most
-SPARSE = BreakEven(0.5, 0.5)
 
 
 @pytest.mark.parametrize("level", TEXT_LEVELS)
@@ -22,7 +21,9 @@ def test_a_shipped_gpt_reaches_what_its_card_says_also_without_its_zeros(level):
     model, card = load_text(level), read_text_card(level)
     loss = card["rows"]["loss"]["value"]
     assert not model.training
-    assert nats_per_token(sparse_linears(model, SPARSE), data.shakespeare("held-out")) == pytest.approx(loss, abs=1e-3)
+    assert nats_per_token(sparse_linears(model, SPARSE_FROM), data.shakespeare("held-out")) == pytest.approx(
+        loss, abs=1e-3
+    )
     assert loss <= zoo.read_card("char_gpt")["rows"]["loss"]["value"] + LOST[level]
     assert card["sparsity"] == pytest.approx(measure_sparsity(model).sparsity, abs=1e-6)
     assert card["sparsity"] == pytest.approx(level / 100, abs=1e-3)

@@ -72,7 +72,8 @@ def _step(model: nn.GPT, cache: nn.KVCache, text: np.ndarray, length: int) -> np
 
 def main(seed: int, seconds: float) -> None:
     """Measure and print."""
-    rng, found = np.random.default_rng(seed), dict[str, tuple[float, Wanted]]()
+    rng = np.random.default_rng(seed)
+    found: Found = {}
     roofs = Roofline.measure(quick=True, progress=False)
     assert roofs.peak_int8 is not None
     found["roof_float"] = roofs.peak_flops / 1e9, Wanted("Roof of float32", "GFLOP/s")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tinytorch import data, nn, zoo
+from tinytorch.benchmarks.tinymlperf.execution import SPARSE_FROM
 from tinytorch.compression import sparse_linears, study, to_sparse
-from tinytorch.compression.sparse_or_dense import BreakEven
 from tinytorch.quantization import INT8Quantizer, quantize_dynamic
 
 REMOVED = ("nothing", "filters_30", "filters_50", "filters_70", "adaptive_90", "adaptive_95")
 ZEROS = (0, *study.TEXT_LEVELS)  # percent
 BITS = (32, 8, 4)
-_SPARSE_FROM = BreakEven(0.5, 0.5)  # one share on all machines, so that all of them count the same
 _CALIBRATION = 256  # images
 
 
@@ -30,7 +29,7 @@ def smaller_cnn(removed: str, bits: int) -> nn.Module:
     if bits < 32:
         images = data.fashion_mnist("train").images[:_CALIBRATION]
         return INT8Quantizer(weight_bits=bits).calibrate(model, images, progress=False).convert(model)
-    return to_sparse(model, _SPARSE_FROM) if removed.startswith("adaptive") else model
+    return to_sparse(model, SPARSE_FROM) if removed.startswith("adaptive") else model
 
 
 def smaller_gpt(zeros: int, bits: int) -> Any:
@@ -41,4 +40,4 @@ def smaller_gpt(zeros: int, bits: int) -> Any:
     model = study.load_text(zeros) if zeros else zoo.load("char_gpt")
     if bits < 32:
         return quantize_dynamic(model, bits)
-    return sparse_linears(model, _SPARSE_FROM) if zeros else model
+    return sparse_linears(model, SPARSE_FROM) if zeros else model

@@ -68,7 +68,7 @@ class Result:
                 "speedup": _three(s.speedup),
                 "seconds": s.seconds(0),
                 "reference_seconds": s.seconds(1),
-                "latency_p90": None if s.latency is None else _three(s.latency),
+                "latency_p90": None if (latency := s.latency) is None else _three(latency),
             }
             for name, s in measured.scenarios.items()
         }

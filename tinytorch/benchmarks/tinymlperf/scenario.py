@@ -32,8 +32,8 @@ class Turns(NamedTuple):
 class Scenario:
     """What was measured, launch by launch: seconds of a request, in single-stream of one sample.
 
-    Within a launch the speed-up is the median of the turns' ratios. Where a process's memory happens to lie changes it
-    for as long as the process lives, so each launch is one sample, and their median counts.
+    Within a launch the speed-up is the median of the turns' ratios. It differs more from launch to launch than
+    within one, so each launch is one sample, and their median counts.
     """
 
     launches: Sequence[Turns]
