@@ -1,4 +1,4 @@
-"""`fit`: the loop by which a trained model trains on, whatever was done to it."""
+"""`take_step`: what every training does once for each batch. `fit`: the loop by which a trained model trains on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,35 @@ from tinytorch.nn.module import evaluation
 from tinytorch.tensor import Tensor
 
 Loss = Callable[[Tensor, np.ndarray, np.ndarray | None], Tensor]  # of outputs, labels, and the teacher's outputs
+
+
+def take_step(
+    optimizer: optim.Optimizer,
+    loss: Tensor,
+    total_steps: int,
+    *,
+    lr: float,
+    warmup_steps: int = 0,
+    max_grad_norm: float = 1.0,
+) -> float:
+    """Take an optimizer's next step down a loss, and return the loss, a number.
+
+    The learning rate is what `warmup_cosine` makes of `lr` at this step of so many; gradients are clipped.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is not finite; no weight is changed then.
+    """
+    value = float(loss.item())
+    if not np.isfinite(value):
+        raise FloatingPointError(f"the loss is {value} at step {optimizer.steps}: begin anew, with a lower lr")
+    optimizer.zero_grad()
+    loss.backward()
+    optim.clip_grad_norm_(optimizer.params, max_grad_norm)
+    optimizer.lr = lr * optim.warmup_cosine(optimizer.steps, total_steps, warmup_steps)
+    optimizer.step()
+    return value
 
 
 def fit(
@@ -82,18 +111,10 @@ def fit(
             for chosen in shuffled(len(images), batch_size, rng):
                 outputs = model(Tensor(images[chosen]))
                 loss = loss_of(outputs, labels[chosen], None if wanted is None else wanted[chosen])
-                if not np.isfinite(loss.item()):
-                    raise FloatingPointError(
-                        f"the loss is {loss.item()} at step {optimizer.steps}: begin anew, with a lower lr"
-                    )
-                optimizer.zero_grad()
-                loss.backward()
-                optim.clip_grad_norm_(optimizer.params, 1.0)
-                optimizer.lr = lr * optim.warmup_cosine(optimizer.steps, steps)
-                optimizer.step()
+                value = take_step(optimizer, loss, steps, lr=lr)
                 after_step()
-                total += loss.item() * len(chosen)
-                bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+                total += value * len(chosen)
+                bar.set_postfix(loss=f"{value:.4f}", refresh=False)
                 bar.update()
             losses.append(total / len(images))
     finally:

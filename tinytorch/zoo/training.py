@@ -12,6 +12,7 @@ from tqdm import tqdm
 from tinytorch import data, optim
 from tinytorch.data import DataError
 from tinytorch.zoo import files
+from tinytorch.zoo.fitting import take_step
 from tinytorch.zoo.recipes import Recipe, recipe
 
 _SAVE_SECONDS = 30.0
@@ -48,6 +49,8 @@ def train(
         If the data or the checkpoint cannot be read.
     FileExistsError
         If a checkpoint exists and `resume` is false: it might be somebody's work.
+    FloatingPointError
+        If the loss is not finite.
     Interrupted
         After Ctrl-C.
     """
@@ -81,17 +84,11 @@ def _loop(
     try:
         while optimizer.steps < total:
             step = optimizer.steps
-            loss = r.loss(model, batch(step))
-            optimizer.zero_grad()
-            loss.backward()
-            optim.clip_grad_norm_(optimizer.params, r.max_grad_norm)
-            optimizer.lr = r.lr * optim.warmup_cosine(step, total, r.warmup_steps)
-            optimizer.step()
-            smoothed = loss.item() if smoothed is None else 0.98 * smoothed + 0.02 * loss.item()
-            if not np.isfinite(smoothed):
-                raise FloatingPointError(
-                    f"the loss of {name} is {loss.item()} at step {step}: the learning rate is too high"
-                )
+            loss = take_step(
+                optimizer, r.loss(model, batch(step)), total,
+                lr=r.lr, warmup_steps=r.warmup_steps, max_grad_norm=r.max_grad_norm,
+            )  # fmt: skip
+            smoothed = loss if smoothed is None else 0.98 * smoothed + 0.02 * loss
             bar.set_postfix(loss=f"{smoothed:.4f}", step=f"{step + 1}/{total}", refresh=False)
             bar.update(entries)
             if time.monotonic() - saved > _SAVE_SECONDS:

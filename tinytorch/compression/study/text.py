@@ -14,6 +14,7 @@ from tinytorch.compression.sparsity import measure_sparsity
 from tinytorch.kernels.progress import progress_bar
 from tinytorch.zoo import files
 from tinytorch.zoo.evaluation import nats_per_token
+from tinytorch.zoo.fitting import take_step
 from tinytorch.zoo.recipes import recipe
 from tinytorch.zoo.training import Interrupted
 
@@ -67,19 +68,13 @@ def train_text(level: int, folder: Path = _FOLDER) -> dict[str, Any]:
     schedule = GradualSchedule(0, RECIPE["zeros_grow_until"])
     pruner = MagnitudePruner(level / 100, schedule=schedule).prepare(model)
     optimizer = optim.AdamW(model.parameters(), RECIPE["lr"], tuple(RECIPE["betas"]), weight_decay=0.0)
+    how = {name: RECIPE[name] for name in ("lr", "warmup_steps", "max_grad_norm")}
     model.train()
     try:
         for step in (bar := progress_bar(range(RECIPE["steps"]), desc=name, unit="step")):
-            loss = of.loss(model, batch(step))
-            if not np.isfinite(loss.item()):
-                raise FloatingPointError(f"the loss of {name} is {loss.item()} at step {step}")
-            optimizer.zero_grad()
-            loss.backward()
-            optim.clip_grad_norm_(optimizer.params, RECIPE["max_grad_norm"])
-            optimizer.lr = RECIPE["lr"] * optim.warmup_cosine(step, RECIPE["steps"], RECIPE["warmup_steps"])
-            optimizer.step()
+            loss = take_step(optimizer, of.loss(model, batch(step)), RECIPE["steps"], **how)
             pruner.step()
-            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped: {name} is not kept. Begin it anew with: {COMMAND} {level}") from None
     pruner.finalize()
