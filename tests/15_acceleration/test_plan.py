@@ -84,6 +84,16 @@ def test_a_network_of_linear_layers_alone():
     np.testing.assert_allclose(Plan(model, (20,))(x), in_evaluation(model, x), atol=1e-5)
 
 
+def test_relu_behind_the_largest_number_is_relu_before_it():
+    rng = np.random.default_rng(0)
+    conv, pool, relu = nn.Conv2d(2, 5, 3, rng=rng), nn.MaxPool2d(2), nn.ReLU()
+    x = rng.standard_normal((3, 2, 9, 8), np.float32)
+    late, early = (Plan(nn.Sequential(conv, *rest), (2, 9, 8))(x) for rest in ((pool, relu), (relu, pool)))
+    np.testing.assert_array_equal(late, early)
+    with pytest.raises(ValueError, match=r"cannot hold ReLU\(\) at '2'"):  # the ReLU of a mean is none of the numbers
+        Plan(nn.Sequential(conv, nn.AvgPool2d(2), relu), (2, 9, 8))
+
+
 def test_a_nan_comes_through_pooling_and_relu():
     model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(), nn.MaxPool2d(2))
     x = np.zeros((1, 1, 4, 4), np.float32)
@@ -123,12 +133,12 @@ CONV = nn.Conv2d(1, 2, 3, padding=1)
 @pytest.mark.parametrize(
     ("model", "shape", "message"),
     [
-        (nn.Linear(2, 2), (2,), "needs an nn.Sequential, not Linear"),
+        (nn.Linear(2, 2), (2,), "in an nn.Sequential only, not in a Linear"),
         (nn.Sequential(), (2,), "a convolution or a linear layer"),
         (nn.Sequential(nn.Flatten()), (2, 1, 1), "a convolution or a linear layer"),
         (nn.Sequential(CONV, nn.Sequential(nn.GELU())), (1, 8, 8), r"cannot hold GELU\(\) at '.*\.0'"),
         (nn.Sequential(nn.ReLU(), CONV), (1, 8, 8), "cannot hold ReLU"),
-        (nn.Sequential(CONV, nn.MaxPool2d(3, 2)), (1, 8, 8), "overlap or leave gaps"),
+        (nn.Sequential(CONV, nn.MaxPool2d(3, 2)), (1, 8, 8), r"cannot hold MaxPool2d\(.*stride=2\) at '1'"),
         (nn.Sequential(CONV), (3, 8, 8), r"takes \(1, H, W\), not \(3, 8, 8\)"),
         (nn.Sequential(nn.Conv2d(1, 2, 9)), (1, 8, 8), "leaves nothing of images of 8 x 8"),
         (nn.Sequential(CONV, nn.Linear(128, 2)), (1, 8, 8), r"at '1' takes \(128,\), not \(2, 8, 8\)"),

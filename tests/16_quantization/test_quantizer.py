@@ -164,10 +164,10 @@ def test_what_cannot_be_quantized_is_named_or_left_in_float():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Linear(2, 2), "only an nn.Sequential can be quantized, not Linear"),
+        (nn.Linear(2, 2), "in an nn.Sequential only, not in a Linear"),
         (nn.Sequential(nn.Sequential(nn.ReLU())), r"ReLU\(\) at '0.0' cannot be quantized there"),
         (nn.Sequential(nn.Flatten(), nn.Dropout(0.1)), "nothing to quantize"),
-        (nn.GPT(5, 8, 1, 2, 4), "not GPT: wrap its layers in one"),
+        (nn.GPT(5, 8, 1, 2, 4), "not in a GPT: wrap its layers in one"),
     ],
 )
 def test_models_that_cannot_be_quantized_are_named(model, message):

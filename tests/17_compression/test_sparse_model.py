@@ -48,6 +48,14 @@ def test_layers_that_cannot_be_sparse_stay_between_the_others(name):
         np.testing.assert_allclose(to_sparse(model)(x).data, model(Tensor(x)).data, rtol=1e-4, atol=1e-4)
 
 
+def test_relu_behind_a_max_pooling_is_done_where_the_sums_are_written():
+    model = nn.Sequential(nn.Conv2d(2, 5, 3, rng=RNG), nn.MaxPool2d(2), nn.ReLU())
+    x = RNG.standard_normal((3, 2, 8, 9)).astype(np.float32)
+    sparse = to_sparse(model, BreakEven(0, 0))
+    assert len(sparse.parts) == 1
+    np.testing.assert_allclose(sparse(x).data, model(Tensor(x)).data, rtol=1e-4, atol=1e-5)
+
+
 def test_right_answers_on_all_test_images_are_those_of_the_pruned_model():
     model = pruned_cnn(0.7)
     images = data.fashion_mnist("test")

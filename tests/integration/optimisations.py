@@ -169,7 +169,7 @@ def calibration() -> np.ndarray:
 # The table
 
 _ENDS = ("sparse model", "whole numbers", "plan")
-_SEQUENTIAL = "only an nn.Sequential can be {}, not {}: wrap its layers in one, or take the model that it was made of"
+_SEQUENTIAL = "in an nn.Sequential only, not in a {}: wrap its layers in one, or take the model that it was made of"
 _NOTHING_TO_PRUNE = "nothing to prune: no convolution or linear layer is left.*prune before"
 _TYPES = {"sparse model": "SparseModel", "whole numbers": "QuantizedModel", "plan": "Plan"}
 
@@ -216,19 +216,19 @@ CNN: dict[str, Optimisation] = {
     "to_sparse": Optimisation(
         "a network that skips zeros", partial(to_sparse, threshold=SPARSE_FROM), "sparse model", as_it_is, 1e-4,
         needs="zeros",
-        refuses=_refused(ValueError, _SEQUENTIAL.format("made sparse", "{}"))
+        refuses=_refused(ValueError, _SEQUENTIAL)
         | {"sparse layers": (ValueError, "nothing to make sparse: the model has no convolution and no linear layer")},
         why="it is made of float layers, whose sums it orders anew",
     ),
     "quantize": Optimisation(
         "whole numbers of 8 bits", quantized, "whole numbers", as_it_is, 0.05, lost=0.5,
-        refuses=_refused(ValueError, _SEQUENTIAL.format("quantized", "{}"))
+        refuses=_refused(ValueError, _SEQUENTIAL)
         | {"sparse layers": (ValueError, r"SparseConv2d\(.*\) at '0' cannot be quantized there")},
         why="there is no kernel that skips zeros among whole numbers; a plan is for float32",
     ),
     "plan": Optimisation(
         "one compiled call", partial(Plan, input_shape=(1, 28, 28)), "plan", as_it_is, 1e-4,
-        refuses=_refused(ValueError, "a plan needs an nn.Sequential, not {}")
+        refuses=_refused(ValueError, _SEQUENTIAL)
         | {"sparse layers": (ValueError, r"a plan cannot hold SparseConv2d\(.*\) at '0'")},
         why="what is sparse or in whole numbers is one compiled call already; a plan is for float32",
     ),
@@ -318,11 +318,11 @@ NOT_FOR_A_GPT: dict[str, tuple[Callable[[Model], Model], Refusal, str]] = {
         "blocks are no sequence; their feed-forward layers are, and can be factorized",
     ),
     "quantize": (
-        quantized, (ValueError, "only an nn.Sequential can be quantized, not GPT"),
+        quantized, (ValueError, _SEQUENTIAL.replace("{}", "GPT")),
         "the ranges of a residual stream are not those of images: rows are rounded when they come",
     ),
     "plan": (
-        partial(Plan, input_shape=(256,)), (ValueError, "a plan needs an nn.Sequential, not GPT"),
+        partial(Plan, input_shape=(256,)), (ValueError, _SEQUENTIAL.replace("{}", "GPT")),
         "a step behind a KVCache is one compiled call without any",
     ),
 }  # fmt: skip

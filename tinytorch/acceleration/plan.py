@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from tinytorch.kernels.compiled.plan import CONVOLUTION, LINEAR, LINEAR_VECTORS,
 from tinytorch.kernels.compiled.threads import parallel_for
 from tinytorch.kernels.conv import output_size
 from tinytorch.nn.fuse import fold_batch_norm
+from tinytorch.nn.queue import Behind, LayerQueue
 
 Step = dict[str, int]
 
@@ -32,7 +32,8 @@ class Plan:
     ----------
     model
         An `nn.Sequential` of Conv2d (followed by BatchNorm2d, ReLU, MaxPool2d or AvgPool2d, in this order, each of them
-        optional), then Flatten and Linear (each followed by an optional ReLU). Dropout does nothing in evaluation.
+        optional), then Flatten and Linear (each followed by an optional ReLU). Windows of pooling neither overlap nor
+        leave gaps; ReLU may also stand behind a MaxPool2d. Dropout does nothing in evaluation.
     input_shape
         Of one image: (C, H, W), or (features,) for a network of linear layers.
 
@@ -44,15 +45,18 @@ class Plan:
 
     def __init__(self, model: nn.Sequential, input_shape: tuple[int, ...]) -> None:
         self.input_shape = tuple(input_shape)
-        layers = _Layers(model)
         builder = _Builder(self.input_shape)
-        while isinstance(layers.next, nn.Conv2d):
-            builder.add_convolution(layers)
-        if layers.take(nn.Flatten):
-            builder.shape = (math.prod(builder.shape),)
-        while isinstance(layers.next, nn.Linear):
-            builder.add_linear(layers)
-        layers.finish()
+        layers = LayerQueue(model)
+        while layers:
+            path, layer = layers.pop()
+            if isinstance(layer, nn.Conv2d):
+                builder.add_convolution(path, layer, layers.take_behind(nn.MaxPool2d, nn.AvgPool2d))
+            elif isinstance(layer, nn.Flatten):
+                builder.shape = (math.prod(builder.shape),)
+            elif isinstance(layer, nn.Linear):
+                builder.add_linear(path, layer, relu=bool(layers.take(nn.ReLU)))
+            else:
+                raise ValueError(f"a plan cannot hold {layer!r} at {path!r}: see the order of layers in Plan's help")
         builder.finish()
         self.output_shape = builder.shape
 
@@ -84,34 +88,6 @@ def _records(steps: list[Step], kind: np.dtype) -> np.ndarray:
     return np.array([tuple(step[name] for name in kind.names or ()) for step in steps], kind)
 
 
-class _Layers:
-    """The layers of a model in their order, one to be looked at; those that do nothing in evaluation are left out."""
-
-    def __init__(self, model: nn.Module) -> None:
-        if not isinstance(model, nn.Sequential):
-            raise ValueError(f"a plan needs an nn.Sequential, not {type(model).__name__}")
-        self._rest = [(path, layer) for path, layer in model.named_layers() if not isinstance(layer, nn.Dropout)]
-        self._rest.reverse()
-
-    @property
-    def next(self) -> nn.Module | None:
-        return self._rest[-1][1] if self._rest else None
-
-    @property
-    def path(self) -> str:
-        return self._rest[-1][0]
-
-    def take(self, *kinds: type[nn.Module]) -> Any:
-        """Return the next layer and go on, if it is of one of these kinds; else None."""
-        return self._rest.pop()[1] if isinstance(self.next, kinds) else None
-
-    def finish(self) -> None:
-        if self._rest:
-            raise ValueError(
-                f"a plan cannot hold {self.next!r} at {self.path!r}: see the order of layers in Plan's help"
-            )
-
-
 class _Builder:
     """Sizes, places and packed weights of the steps, gathered layer by layer."""
 
@@ -136,16 +112,12 @@ class _Builder:
         self._weights += self.packed[-1].size
         return start
 
-    def add_convolution(self, layers: _Layers) -> None:
-        """Take a convolution and what can be done with it in one go."""
-        path, conv = layers.path, layers.take(nn.Conv2d)
-        norm, relu, pool = layers.take(nn.BatchNorm2d), layers.take(nn.ReLU), layers.take(nn.MaxPool2d, nn.AvgPool2d)
+    def add_convolution(self, path: str, conv: nn.Conv2d, behind: Behind) -> None:
+        """Add a convolution and what is done with it in one go."""
         if len(self.shape) != 3 or self.shape[0] != conv.in_channels:
             raise ValueError(f"{conv!r} at {path!r} takes ({conv.in_channels}, H, W), not {self.shape}")
-        if pool is not None and pool.stride != pool.kernel_size:
-            raise ValueError(f"a plan cannot hold {pool!r} behind {path!r}: its windows overlap or leave gaps")
         channels, height, width = self.shape
-        side = 1 if pool is None else pool.kernel_size
+        side = 1 if behind.pool is None else behind.pool.kernel_size
         rows, columns = (output_size(n, conv.kernel_size, conv.stride, conv.padding) // side for n in (height, width))
         if rows < 1 or columns < 1:
             raise ValueError(f"{conv!r} at {path!r} leaves nothing of images of {height} x {width}")
@@ -161,13 +133,13 @@ class _Builder:
             "step": conv.stride * channels,
             "kernel": conv.kernel_size,
             "run": conv.kernel_size * channels,
-            "weights": self._pack(*fold_batch_norm(conv, norm), TILES[tile][1]),
+            "weights": self._pack(*fold_batch_norm(conv, behind.norm), TILES[tile][1]),
             "rows": rows * side,
             "columns": columns * side,
             "channels": out_channels,
-            "relu": relu is not None,
+            "relu": behind.relu,
             "pool": side,
-            "is_max": isinstance(pool, nn.MaxPool2d),
+            "is_max": isinstance(behind.pool, nn.MaxPool2d),
             "scratch": self._place(side * columns * side * out_channels if side > 1 else 0),
         }
         if self.steps:  # write into the middle of what this convolution reads
@@ -175,9 +147,8 @@ class _Builder:
         self.steps.append(step)
         self.shape = self.features = self._image = (out_channels, rows, columns)
 
-    def add_linear(self, layers: _Layers) -> None:
-        """Take a linear layer and its ReLU."""
-        path, linear = layers.path, layers.take(nn.Linear)
+    def add_linear(self, path: str, linear: nn.Linear, relu: bool) -> None:
+        """Add a linear layer and its ReLU."""
         inputs = linear.in_features
         if self.shape != (inputs,):
             raise ValueError(f"{linear!r} at {path!r} takes ({inputs},), not {self.shape}")
@@ -186,7 +157,6 @@ class _Builder:
             weight = weight.reshape(-1, *self.features).transpose(0, 2, 3, 1).reshape(len(weight), inputs)
             self.features = None
         start = self._pack(weight[:, :, None, None], None if linear.bias is None else linear.bias.data, LINEAR_VECTORS)
-        relu = layers.take(nn.ReLU) is not None
         self.layers.append({"inputs": inputs, "outputs": linear.out_features, "weights": start, "relu": relu})
         self.widest = max(self.widest, inputs, linear.out_features)
         self.shape = (linear.out_features,)

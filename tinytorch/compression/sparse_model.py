@@ -6,7 +6,6 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 
@@ -118,11 +117,6 @@ def to_sparse(model: nn.Sequential, threshold: BreakEven | None = None) -> Spars
         If the model is no `nn.Sequential`, has neither convolution nor linear layer, or a weight is NaN or infinite
         (the message gives its layer's path).
     """
-    if not isinstance(model, nn.Sequential):
-        raise ValueError(
-            f"only an nn.Sequential can be made sparse, not {type(model).__name__}: wrap its layers in one, or take "
-            "the model that it was made of"
-        )
     rest, parts = LayerQueue(model), list[_Part]()
     flatten: tuple[nn.Module, ...] = ()
     images = False  # whether images flow, whose last axis a linear layer would take for its features
@@ -158,12 +152,11 @@ def _chosen(layer: sparse.Layer | None, threshold: BreakEven) -> sparse.Layer | 
 
 
 def _convolution(path: str, conv: nn.Conv2d, rest: LayerQueue) -> sparse.Convolution:
-    norm, relu = rest.take(nn.BatchNorm2d), rest.take(nn.ReLU)
-    pool: tuple[Any, ...] = rest.take_pool(nn.MaxPool2d) or rest.take_pool(nn.AvgPool2d)
-    weight, bias = fold_batch_norm(conv, norm[0] if norm else None)
+    behind = rest.take_behind(nn.MaxPool2d, nn.AvgPool2d)
+    weight, bias = fold_batch_norm(conv, behind.norm)
     rows = sparse.Rows.from_dense(_checked(path, weight).reshape(len(weight), -1))
-    side, mean = pool[0].kernel_size if pool else 1, bool(pool) and isinstance(pool[0], nn.AvgPool2d)
-    return sparse.Convolution(rows, conv.kernel_size, bias.copy(), conv.stride, conv.padding, bool(relu), side, mean)
+    side, mean = 1 if behind.pool is None else behind.pool.kernel_size, isinstance(behind.pool, nn.AvgPool2d)
+    return sparse.Convolution(rows, conv.kernel_size, bias.copy(), conv.stride, conv.padding, behind.relu, side, mean)
 
 
 def _checked(path: str, weight: np.ndarray) -> np.ndarray:

@@ -51,11 +51,6 @@ def split(model: nn.Module, unsupported: str = "error") -> list[Block]:
     """
     if unsupported not in ("error", "float"):
         raise ValueError(f'unsupported must be "error" or "float", not {unsupported!r}')
-    if not isinstance(model, nn.Sequential):
-        raise ValueError(
-            f"only an nn.Sequential can be quantized, not {type(model).__name__}: wrap its layers in one, or take the "
-            "model that it was made of"
-        )
     rest = LayerQueue(model)
     blocks: list[Block] = []
     flatten: tuple[nn.Module, ...] = ()
@@ -91,14 +86,5 @@ _WHY = (
 
 
 def _convolution(path: str, core: nn.Conv2d, rest: LayerQueue) -> Block:
-    norm, relu = rest.take(nn.BatchNorm2d), rest.take(nn.ReLU)
-    pool = rest.take_pool(nn.MaxPool2d)
-    late = rest.take(nn.ReLU) if pool and not relu else ()  # the largest number and ReLU may change places
-    return Block(
-        path,
-        (core, *norm, *relu, *pool, *late),
-        core,
-        norm=norm[0] if norm else None,
-        relu=bool(relu or late),
-        pool=pool[0].kernel_size if pool else 1,
-    )
+    layers, norm, relu, pool = rest.take_behind(nn.MaxPool2d)  # a mean is rounded anew: by a layer of its own
+    return Block(path, (core, *layers), core, norm, relu, 1 if pool is None else pool.kernel_size)
