@@ -113,6 +113,12 @@ def test_importing_the_package_is_cheap():
     assert len(loaded) < 150
 
 
+def test_progress_bars_are_made_in_one_place():
+    """It decides where they are written; while kernels are compiled, there may be no place at all."""
+    importing = {path.relative_to(ROOT).as_posix() for path in tracked("tinytorch/*.py") if "tqdm" in text_of(path)}
+    assert importing == {"tinytorch/kernels/progress.py", "tinytorch/kernels/compiled/jit.py"}
+
+
 def test_the_version_is_the_same_everywhere():
     citation = yaml.safe_load(text_of("CITATION.cff"))
     assert PROJECT["version"] == tinytorch.__version__ == citation["version"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from tinytorch.acceleration import MemoryHierarchy, ReportedCache, measure_memory_hierarchy
 from tinytorch.acceleration.memory import allocate, data_sizes, link_lines, read_bandwidth
@@ -83,7 +84,7 @@ def test_data_without_room_to_grow_are_refused(largest):
 def test_an_interruption_closes_the_bar_and_goes_on_to_the_caller():
     from tinytorch.acceleration import memory
 
-    bars = memory.tqdm._instances
+    bars = tqdm._instances
     before = len(bars)
     interrupted = mock.patch.object(memory, "read_bandwidth", side_effect=KeyboardInterrupt)
     with interrupted, pytest.raises(KeyboardInterrupt):

@@ -288,4 +288,4 @@ def test_a_progress_bar_is_shown_only_where_it_is_wanted(capsys):
     machine = FakeMachine()
     for progress in (False, True):
         timer(machine, progress=progress).measure(machine.function("f", 0.01), label="my function")
-        assert ("my function" in capsys.readouterr().err) == progress
+        assert ("my function" in capsys.readouterr().out) == progress  # stderr is no terminal here

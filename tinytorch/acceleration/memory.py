@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from tinytorch.acceleration.compiled import need_numba
 from tinytorch.acceleration.plateaus import Plateau, find_plateaus
 from tinytorch.acceleration.system import ReportedCache, reported_caches
+from tinytorch.kernels.progress import progress_bar
 
 _SMALLEST = 4 << 10
 _HUGE_PAGE = 2 << 20
@@ -119,9 +119,7 @@ def measure_memory_hierarchy(
     buffer = allocate(largest)
     passes, block = (2, 0.003) if quick else (4, 0.01)
     seconds = np.full((2, len(sizes)), np.inf)
-    with tqdm(
-        total=passes * len(sizes), desc="measuring memory", unit="size", leave=False, disable=not progress
-    ) as bar:
+    with progress_bar(total=passes * len(sizes), desc="measuring memory", unit="size", disable=not progress) as bar:
         for _ in range(passes):
             for i, size in enumerate(sizes.tolist()):
                 seconds[0, i] = min(seconds[0, i], _seconds_per_link(buffer, size, line, rng, block))

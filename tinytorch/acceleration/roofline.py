@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, overload
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from tinytorch.acceleration.compiled import need_numba
 from tinytorch.acceleration.memory import allocate, measure_memory_hierarchy, read_bandwidth
 from tinytorch.acceleration.system import reported_caches
+from tinytorch.kernels.progress import progress_bar
 
 MEMORY = "DRAM"
 TOLERANCE = 0.05  # roofs and points are both measured; this is what two measurements of one thing may differ by
@@ -112,7 +112,7 @@ class Roofline:
 
         repetitions = 10 if quick else 40
         working_sets = _working_sets()
-        with tqdm(total=2 + len(working_sets), desc="measuring roofs", leave=False, disable=not progress) as bar:
+        with progress_bar(total=2 + len(working_sets), desc="measuring roofs", disable=not progress) as bar:
             peaks, paths = {}, {}
             for dtype, candidates in (("float32", peak.FLOAT32), ("int8", peak.INT8)):
                 path = peak.fastest(candidates)

@@ -25,10 +25,10 @@ from jupytext.myst import MystMetadataParsingError
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
-from tqdm import tqdm
 from yaml import YAMLError
 
 from tinytorch.book.includes import IncludeError, expand
+from tinytorch.kernels.progress import progress_bar
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -111,7 +111,7 @@ def execute(nb: NotebookNode, source: Path) -> NotebookNode:
         If a cell fails, takes longer than ten minutes, or kills the kernel.
     """
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
-    with tqdm(total=len(code), desc=source.stem, unit="cell") as progress:
+    with progress_bar(total=len(code), desc=source.stem, unit="cell") as progress:
         client = NotebookClient(
             nb,
             timeout=CELL_TIMEOUT,

@@ -11,9 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import cast, get_args
 
-from tqdm import tqdm
-
 from tinytorch.kernels.backend import BACKENDS, backend, current_backend
+from tinytorch.kernels.progress import progress_bar
 from tinytorch.profiling.bottlenecks.find import find_bottlenecks
 from tinytorch.profiling.dispatch import record_function
 from tinytorch.profiling.profiler.averages import SortBy
@@ -120,7 +119,7 @@ def _first_step(work: Workload) -> None:
 def _profile(work: Workload, steps: int) -> ProfilerContext:
     plan = schedule(wait=0, warmup=WARMUP, active=steps, repeat=1)
     with ProfilerContext(work.model, plan) as prof:
-        for _ in tqdm(range(WARMUP + steps), desc="profiling", unit="step", leave=False, delay=2):
+        for _ in progress_bar(range(WARMUP + steps), desc="profiling", unit="step", delay=2):
             with record_function("step"):
                 work.step()
             prof.step()

@@ -22,8 +22,8 @@ from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from tinytorch.kernels.progress import progress_bar
 from tinytorch.profiling.table import Column, Table, share
 from tinytorch.profiling.timing.statistics import Rate, ranks
 from tinytorch.profiling.timing.timer import Timed, Timer
@@ -131,7 +131,7 @@ def self_test(timer: Timer, trials: int, rng: np.random.Generator, workload: Wor
 def _trials(timer: Timer, trials: int, rng: np.random.Generator, workload: Workload) -> Iterator[Trial]:
     inner = copy(timer)
     inner.progress = False  # one bar, for the trials
-    for _ in tqdm(range(trials), desc="self-test", unit="trial", leave=False, disable=not timer.progress):
+    for _ in progress_bar(range(trials), desc="self-test", unit="trial", disable=not timer.progress):
         equal = inner.compare({"a": workload(UNITS), "b": workload(UNITS)}).verdict
         first_has_more = bool(rng.integers(2))
         sides = {"a": workload(UNITS + first_has_more), "b": workload(UNITS + (not first_has_more))}

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from tinytorch import data, optim
 from tinytorch.data import DataError
+from tinytorch.kernels.progress import progress_bar
 from tinytorch.zoo import files
 from tinytorch.zoo.fitting import take_step
 from tinytorch.zoo.recipes import Recipe, recipe
@@ -80,7 +80,8 @@ def _loop(
 ) -> None:
     smoothed, saved = None, time.monotonic()
     entries = batch(0)[1].size
-    bar = tqdm(total=total * entries, initial=optimizer.steps * entries, unit=f" {r.unit}", unit_scale=True, desc=name)
+    done = optimizer.steps * entries
+    bar = progress_bar(total=total * entries, initial=done, unit=f" {r.unit}", unit_scale=True, desc=name)
     try:
         while optimizer.steps < total:
             step = optimizer.steps

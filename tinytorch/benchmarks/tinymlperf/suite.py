@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from tinytorch.benchmarks.tinymlperf.cores import one_core
 from tinytorch.benchmarks.tinymlperf.export import export
@@ -29,6 +28,7 @@ from tinytorch.benchmarks.tinymlperf.scenario import CONFIDENCE, PERCENTILE, Sce
 from tinytorch.benchmarks.tinymlperf.scoring import Ratios
 from tinytorch.benchmarks.tinymlperf.submission import Submission
 from tinytorch.benchmarks.tinymlperf.tasks import Split, Task, load_task
+from tinytorch.kernels.progress import progress_bar
 from tinytorch.profiling.timing.comparison import ratios
 from tinytorch.profiling.timing.statistics import Estimate, samples_needed
 
@@ -128,7 +128,7 @@ class BenchmarkSuite:
         shares = np.array_split(np.arange(len(split)), self.launches)
         size = min(task.batch_size, len(shares[-1]))
         done = []
-        with tqdm(total=self.launches, desc=task.name, leave=False, disable=not self.progress) as bar:
+        with progress_bar(total=self.launches, desc=task.name, disable=not self.progress) as bar:
             for share in shares:
                 done.append(_Launch(self, task, split[share], size, rng).measure(path, beside))
                 bar.update()

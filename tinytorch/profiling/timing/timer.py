@@ -14,11 +14,11 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from tinytorch.kernels.progress import progress_bar
 from tinytorch.profiling.timing.clock import Clock, ClockCost, more_calls, time_calls
 from tinytorch.profiling.timing.comparison import Comparison, ratios
 from tinytorch.profiling.timing.environment import Environment
@@ -228,11 +228,11 @@ class Timer:
             if waited >= _PATIENCE or self.clock() - start >= limit:
                 return calls, total
 
-    def _bar(self, label: str) -> tqdm:
+    def _bar(self, label: str) -> Any:
         form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
-        return tqdm(total=self.budget, desc=label, leave=False, disable=not self.progress, bar_format=form)
+        return progress_bar(total=self.budget, desc=label, disable=not self.progress, bar_format=form)
 
-    def _advance(self, bar: tqdm, start: float) -> None:
+    def _advance(self, bar: Any, start: float) -> None:
         bar.update(min(self.clock() - start, self.budget) - bar.n)  # slow functions take longer than the budget
 
 
