@@ -67,6 +67,20 @@ def test_a_measurement_has_positive_times_for_growing_sizes():
     assert len(result.plateaus) == len(result.steps) + 1
 
 
+def test_latency_is_in_seconds_and_bandwidth_in_bytes_per_second_as_a_roofline_has_it():
+    from tinytorch.acceleration import memory
+
+    with (
+        mock.patch.object(memory, "read_bandwidth", return_value=2e10),
+        mock.patch.object(memory, "_seconds_per_link", return_value=3e-9),
+    ):
+        result = measure_memory_hierarchy(quick=True, largest=1 << 15, progress=False)
+    np.testing.assert_allclose(result.latency, 3e-9)
+    np.testing.assert_allclose(result.bandwidth, 2e10)
+    (flat,) = result.plateaus
+    assert (flat.latency, flat.bandwidth) == pytest.approx((3e-9, 2e10))
+
+
 def test_bandwidth_counts_the_bytes_that_are_read():
     """A clock that says one second for every call: bytes per second are the bytes of one reading."""
     from tinytorch.acceleration import memory

@@ -43,9 +43,9 @@ class MemoryHierarchy:
     sizes
         Bytes of data, growing: (sizes,).
     latency
-        Nanoseconds from one dependent load to the next: (sizes,).
+        Seconds from one dependent load to the next: (sizes,).
     bandwidth
-        10⁹ bytes per second, read in order: (sizes,).
+        Bytes per second, read in order: (sizes,).
     reported
         The caches that the operating system names, the nearest first; None where it does not tell.
     """
@@ -125,7 +125,7 @@ def measure_memory_hierarchy(
                 seconds[0, i] = min(seconds[0, i], _seconds_per_link(buffer, size, line, rng, block))
                 seconds[1, i] = min(seconds[1, i], size / read_bandwidth(buffer, size, 2, block))
                 bar.update()
-    return MemoryHierarchy(sizes, 1e9 * seconds[0], 1e-9 * sizes / seconds[1], reported)
+    return MemoryHierarchy(sizes, seconds[0], sizes / seconds[1], reported)
 
 
 def data_sizes(largest: int, per_octave: int) -> np.ndarray:

@@ -14,8 +14,8 @@ _STEP = 1.5  # the least factor of a step from one end to the other
 class Plateau:
     """Sizes with about one latency.
 
-    `latency` in nanoseconds and `bandwidth` in 10⁹ bytes per second are medians; `up_to` is the number of bytes at
-    which the next step lies, None for the last plateau.
+    `latency` in seconds and `bandwidth` in bytes per second are medians; `up_to` is the number of bytes at which the
+    next step lies, None for the last plateau.
     """
 
     latency: float
