@@ -42,7 +42,7 @@ def test_its_bytes_are_those_of_keys_and_values(sizes):
 @given(st.lists(st.integers(1, 4), max_size=4), st.integers(0, 2**32 - 1))
 def test_what_was_put_in_comes_out_in_order(pieces, seed):
     rng = np.random.default_rng(seed)
-    cache = nn.KVCache(batch_size=2, max_seq_len=16, num_layers=3, num_heads=2, head_dim=4)
+    cache = nn.KVCache(batch_size=2, max_seq_len=16, num_layers=3, num_kv_heads=2, head_dim=4)
     keys, values = rng.standard_normal((2, 3, 2, 2, sum(pieces), 4)).astype(np.float32)
     at = 0
     for piece in pieces:
@@ -232,4 +232,4 @@ def test_an_emptied_cache_may_be_filled_by_another_model():
 
 
 def test_it_says_what_it_holds():
-    assert repr(nn.KVCache(1, 12, 2, 2, 3)).endswith("num_heads=2, head_dim=3): 0 positions, 1,152 bytes")
+    assert repr(nn.KVCache(1, 12, 2, 2, 3)).endswith("num_kv_heads=2, head_dim=3): 0 positions, 1,152 bytes")

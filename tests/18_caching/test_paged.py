@@ -172,9 +172,9 @@ def test_after_a_mistake_all_is_as_it_was():
         np.testing.assert_allclose(model(ids[:, 6:], cache).data, model(ids).data[:, 6:], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["num_pages", "page_size", "num_layers", "num_heads", "head_dim"])
+@pytest.mark.parametrize("name", ["num_pages", "page_size", "num_layers", "num_kv_heads", "head_dim"])
 def test_a_pool_without_room_is_refused_by_the_size_that_is_wrong(name):
-    sizes = dict.fromkeys(["num_pages", "page_size", "num_layers", "num_heads", "head_dim"], 2)
+    sizes = dict.fromkeys(["num_pages", "page_size", "num_layers", "num_kv_heads", "head_dim"], 2)
     with pytest.raises(ValueError, match=f"{name} of a pool must be at least 1, not 0"):
         PagePool(**sizes | {name: 0})
 

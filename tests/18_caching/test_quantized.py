@@ -70,7 +70,7 @@ def test_it_is_attention_to_what_the_codes_stand_for(sizes):
 
 
 def test_a_position_takes_two_bytes_for_each_number_and_eight_for_its_scales():
-    cache = QuantizedKVCache(batch_size=3, max_seq_len=10, num_layers=2, num_heads=4, head_dim=32)
+    cache = QuantizedKVCache(batch_size=3, max_seq_len=10, num_layers=2, num_kv_heads=4, head_dim=32)
     assert cache.nbytes == 2 * 3 * 10 * 2 * (4 * 32 + 4)
     assert nn.KVCache(3, 10, 2, 4, 32).nbytes / cache.nbytes > 3.8
 

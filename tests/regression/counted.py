@@ -154,7 +154,7 @@ def training() -> Counts:
 def caches() -> Counts:
     """Bytes of keys and values."""
     model = zoo.load("char_gpt")
-    window = WindowKVCache(batch_size=1, window=60, sinks=4, num_layers=4, num_heads=4, head_dim=32)
+    window = WindowKVCache(batch_size=1, window=60, sinks=4, num_layers=4, num_kv_heads=4, head_dim=32)
     found = {
         "char_gpt, KVCache/bytes": nn.KVCache.of(model).nbytes,
         "char_gpt, KVCache of 8 texts/bytes": nn.KVCache.of(model, 8).nbytes,

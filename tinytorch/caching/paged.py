@@ -35,7 +35,7 @@ class PagedKVCache(Sequence["PagedLayer"]):
 
     Examples
     --------
-    >>> pool = PagePool(num_pages=8, page_size=4, num_layers=1, num_heads=1, head_dim=2)
+    >>> pool = PagePool(num_pages=8, page_size=4, num_layers=1, num_kv_heads=1, head_dim=2)
     >>> cache = PagedKVCache(pool)
     >>> keys, values = cache.update(0, np.ones((1, 1, 6, 2)), np.ones((1, 1, 6, 2)))
     >>> keys.shape, cache.pages, pool.free_pages
@@ -81,10 +81,10 @@ class PagedKVCache(Sequence["PagedLayer"]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The (num_layers, 1, num_heads, positions, head_dim) that it could grow to with all the pool's free pages."""
+        """The (num_layers, 1, num_kv_heads, positions, head_dim) that it could grow to with all the free pages."""
         end, size = max(self._lengths), self.pool.page_size
         room = len(self._held()) + self.pool.free_pages - len(self._wanted(end, end + 1)[0])
-        return (len(self), 1, self.pool.num_heads, max(room * size, end), self.pool.head_dim)
+        return (len(self), 1, self.pool.num_kv_heads, max(room * size, end), self.pool.head_dim)
 
     def update(self, layer_idx: int, key: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Add keys and values (1, H, T, d) of T new positions to a layer; return all: see `PagedLayer.append`.
@@ -172,16 +172,16 @@ class PagedLayer:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The (1, num_heads, positions, head_dim) that it could grow to with all the pool's free pages."""
+        """The (1, num_kv_heads, positions, head_dim) that it could grow to with all the pool's free pages."""
         return self._cache.shape[1:]
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise a ValueError if keys of `shape` are not (1, H, T, d), `OutOfPages` if there are no pages for them."""
         pool = self._cache.pool
-        if len(shape) != 4 or (shape[0], shape[1], shape[3]) != (1, pool.num_heads, pool.head_dim):
+        if len(shape) != 4 or (shape[0], shape[1], shape[3]) != (1, pool.num_kv_heads, pool.head_dim):
             raise ValueError(
-                f"keys of shape {tuple(shape)} do not belong to one sequence in {pool.num_heads} heads of "
-                f"{pool.head_dim} numbers: (1, {pool.num_heads}, T, {pool.head_dim})"
+                f"keys of shape {tuple(shape)} do not belong to one sequence in {pool.num_kv_heads} heads of "
+                f"{pool.head_dim} numbers: (1, {pool.num_kv_heads}, T, {pool.head_dim})"
             )
         shared, new = self._cache._wanted(self.length, self.length + shape[2])
         pool.check(len(shared) + new)
@@ -219,7 +219,7 @@ class PagedLayer:
         that reads the pages where they are.
         """
         pool, length = self._cache.pool, self.length
-        out = np.empty((2, 1, pool.num_heads, length, pool.head_dim), np.float32)
+        out = np.empty((2, 1, pool.num_kv_heads, length, pool.head_dim), np.float32)
         for at, page in zip(range(0, length, pool.page_size), self._cache._held(), strict=False):
             piece = pool.memory[page, self._index, :, :, : length - at]  # (2, H, S, d), of the last page what is filled
             out[:, 0, :, at : at + pool.page_size] = piece

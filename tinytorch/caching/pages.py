@@ -28,13 +28,13 @@ class PagePool:
     ----------
     num_pages, page_size
         How many pages, and for how many positions each.
-    num_layers, num_heads, head_dim
-        Of the model; `num_heads` counts the heads of keys and values.
+    num_layers, num_kv_heads, head_dim
+        Of the model; `num_kv_heads` counts the heads of keys and values.
 
     Attributes
     ----------
     memory
-        float32 (num_pages, num_layers, 2, num_heads, page_size, head_dim): keys, then values. The page comes first, so
+        float32 (num_pages, num_layers, 2, num_kv_heads, page_size, head_dim): keys, then values. Pages come first, so
         that one page is one piece of memory, copied in one go, and within it so is each layer.
 
     Raises
@@ -44,22 +44,22 @@ class PagePool:
 
     Examples
     --------
-    >>> pool = PagePool(num_pages=64, page_size=16, num_layers=4, num_heads=4, head_dim=32)
+    >>> pool = PagePool(num_pages=64, page_size=16, num_layers=4, num_kv_heads=4, head_dim=32)
     >>> pool.nbytes, pool.page_nbytes
     (4194304, 65536)
     >>> pool.allocate(3), pool.free_pages
     ([0, 1, 2], 61)
     """
 
-    def __init__(self, num_pages: int, page_size: int, num_layers: int, num_heads: int, head_dim: int) -> None:
+    def __init__(self, num_pages: int, page_size: int, num_layers: int, num_kv_heads: int, head_dim: int) -> None:
         sizes = {"num_pages": num_pages, "page_size": page_size, "num_layers": num_layers}
-        sizes |= {"num_heads": num_heads, "head_dim": head_dim}
+        sizes |= {"num_kv_heads": num_kv_heads, "head_dim": head_dim}
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} of a pool must be at least 1, not {size}")
         self.num_pages, self.page_size, self.num_layers = num_pages, page_size, num_layers
-        self.num_heads, self.head_dim = num_heads, head_dim
-        self.memory = np.zeros((num_pages, num_layers, 2, num_heads, page_size, head_dim), np.float32)
+        self.num_kv_heads, self.head_dim = num_kv_heads, head_dim
+        self.memory = np.zeros((num_pages, num_layers, 2, num_kv_heads, page_size, head_dim), np.float32)
         self._holders = [0] * num_pages
         self._free = list(range(num_pages))[::-1]  # a stack: the page given back last may still be in the CPU's cache
         self._model: weakref.ref[Any] | None = None
@@ -72,7 +72,7 @@ class PagePool:
 
     @property
     def keys(self) -> np.ndarray:
-        """The keys of all pages, a view: (num_pages, num_layers, num_heads, page_size, head_dim)."""
+        """The keys of all pages, a view: (num_pages, num_layers, num_kv_heads, page_size, head_dim)."""
         return self.memory[:, :, 0]
 
     @property
@@ -158,5 +158,6 @@ class PagePool:
     def __repr__(self) -> str:
         return (
             f"PagePool(num_pages={self.num_pages}, page_size={self.page_size}, num_layers={self.num_layers}, "
-            f"num_heads={self.num_heads}, head_dim={self.head_dim}): {self.free_pages} free, {self.nbytes:,} bytes"
+            f"num_kv_heads={self.num_kv_heads}, head_dim={self.head_dim}): "
+            f"{self.free_pages} free, {self.nbytes:,} bytes"
         )

@@ -35,7 +35,7 @@ class PrefixCache:
 
     Examples
     --------
-    >>> pool = PagePool(num_pages=8, page_size=2, num_layers=1, num_heads=1, head_dim=2)
+    >>> pool = PagePool(num_pages=8, page_size=2, num_layers=1, num_kv_heads=1, head_dim=2)
     >>> cache, prefixes = PagedKVCache(pool), PrefixCache(pool)
     >>> _ = cache.update(0, np.ones((1, 1, 5, 2)), np.ones((1, 1, 5, 2)))
     >>> prefixes.insert([7, 3, 7, 1, 4], cache)

@@ -23,8 +23,8 @@ class QuantizedLayer:
 
     starts = None  # all sequences begin at 0
 
-    def __init__(self, batch_size: int, num_heads: int, max_seq_len: int, head_dim: int) -> None:
-        shape = (batch_size, num_heads, max_seq_len, head_dim)
+    def __init__(self, batch_size: int, num_kv_heads: int, max_seq_len: int, head_dim: int) -> None:
+        shape = (batch_size, num_kv_heads, max_seq_len, head_dim)
         if min(shape) < 1:
             raise ValueError(f"every size of a cache must be at least 1, got {shape}")
         self.codes = np.zeros((2, *shape), np.int8)
@@ -33,7 +33,7 @@ class QuantizedLayer:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The allocated (batch_size, num_heads, max_seq_len, head_dim)."""
+        """The allocated (batch_size, num_kv_heads, max_seq_len, head_dim)."""
         return self.codes.shape[1:]
 
     @property
@@ -91,7 +91,7 @@ class QuantizedKVCache(Layers[QuantizedLayer]):
 
     Parameters
     ----------
-    batch_size, max_seq_len, num_layers, num_heads, head_dim
+    batch_size, max_seq_len, num_layers, num_kv_heads, head_dim
         As those of `nn.KVCache`.
 
     Raises
@@ -101,11 +101,11 @@ class QuantizedKVCache(Layers[QuantizedLayer]):
 
     Examples
     --------
-    >>> cache = QuantizedKVCache(batch_size=1, max_seq_len=256, num_layers=4, num_heads=4, head_dim=32)
+    >>> cache = QuantizedKVCache(batch_size=1, max_seq_len=256, num_layers=4, num_kv_heads=4, head_dim=32)
     >>> cache.nbytes  # nn.KVCache takes 1,048,576
     270336
     """
 
-    def __init__(self, batch_size: int, max_seq_len: int, num_layers: int, num_heads: int, head_dim: int) -> None:
-        sizes = batch_size, num_heads, max_seq_len, head_dim
+    def __init__(self, batch_size: int, max_seq_len: int, num_layers: int, num_kv_heads: int, head_dim: int) -> None:
+        sizes = batch_size, num_kv_heads, max_seq_len, head_dim
         super().__init__([QuantizedLayer(*sizes) for _ in range(num_layers)])

@@ -19,19 +19,19 @@ class WindowLayer:
 
     starts = None  # all sequences begin at 0
 
-    def __init__(self, batch_size: int, num_heads: int, window: int, sinks: int, head_dim: int) -> None:
-        if min(batch_size, num_heads, window, head_dim) < 1 or sinks < 0:
+    def __init__(self, batch_size: int, num_kv_heads: int, window: int, sinks: int, head_dim: int) -> None:
+        if min(batch_size, num_kv_heads, window, head_dim) < 1 or sinks < 0:
             raise ValueError(
-                f"a window needs sizes of at least 1, and sinks of at least 0: got batch_size {batch_size}, num_heads "
-                f"{num_heads}, window {window}, head_dim {head_dim}, sinks {sinks}"
+                f"a window needs sizes of at least 1, and sinks of at least 0: got batch_size {batch_size}, "
+                f"num_kv_heads {num_kv_heads}, window {window}, head_dim {head_dim}, sinks {sinks}"
             )
-        self.keys, self.values = np.zeros((2, batch_size, num_heads, sinks + window, head_dim), np.float32)
+        self.keys, self.values = np.zeros((2, batch_size, num_kv_heads, sinks + window, head_dim), np.float32)
         self.window, self.sinks = window, sinks
         self.length = 0  # positions seen
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The (batch_size, num_heads, positions, head_dim) that it can take: positions without end."""
+        """The (batch_size, num_kv_heads, positions, head_dim) that it can take: positions without end."""
         batch, heads, _, dim = self.keys.shape
         return batch, heads, sys.maxsize, dim
 
@@ -101,7 +101,7 @@ class WindowKVCache(Layers[WindowLayer]):
 
     Parameters
     ----------
-    batch_size, num_layers, num_heads, head_dim
+    batch_size, num_layers, num_kv_heads, head_dim
         As those of `nn.KVCache`.
     window, sinks
         How many of the last and of the first positions are kept.
@@ -113,15 +113,15 @@ class WindowKVCache(Layers[WindowLayer]):
 
     Examples
     --------
-    >>> cache = WindowKVCache(batch_size=1, window=60, sinks=4, num_layers=4, num_heads=4, head_dim=32)
+    >>> cache = WindowKVCache(batch_size=1, window=60, sinks=4, num_layers=4, num_kv_heads=4, head_dim=32)
     >>> cache.nbytes
     262144
     """
 
     def __init__(
-        self, batch_size: int, window: int, sinks: int, num_layers: int, num_heads: int, head_dim: int
+        self, batch_size: int, window: int, sinks: int, num_layers: int, num_kv_heads: int, head_dim: int
     ) -> None:
-        sizes = batch_size, num_heads, window, sinks, head_dim
+        sizes = batch_size, num_kv_heads, window, sinks, head_dim
         super().__init__([WindowLayer(*sizes) for _ in range(num_layers)])
 
     def truncate(self, length: int) -> None:

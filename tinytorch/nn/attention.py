@@ -19,8 +19,8 @@ class PastKeyValue:
 
     Parameters
     ----------
-    batch_size, num_heads, max_seq_len, head_dim
-        `keys` and `values` are float32 arrays of shape (batch_size, num_heads, max_seq_len, head_dim).
+    batch_size, num_kv_heads, max_seq_len, head_dim
+        `keys` and `values` are float32 arrays of shape (batch_size, num_kv_heads, max_seq_len, head_dim).
     memory
         These two arrays, where they are parts of larger ones; they are allocated if it is left out.
     """
@@ -28,12 +28,12 @@ class PastKeyValue:
     def __init__(
         self,
         batch_size: int,
-        num_heads: int,
+        num_kv_heads: int,
         max_seq_len: int,
         head_dim: int,
         memory: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
-        shape = (batch_size, num_heads, max_seq_len, head_dim)
+        shape = (batch_size, num_kv_heads, max_seq_len, head_dim)
         check_sizes(shape)
         keys, values = memory or (np.zeros(shape, np.float32), np.zeros(shape, np.float32))
         self.keys: np.ndarray = keys
@@ -43,7 +43,7 @@ class PastKeyValue:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The allocated (batch_size, num_heads, max_seq_len, head_dim)."""
+        """The allocated (batch_size, num_kv_heads, max_seq_len, head_dim)."""
         return self.keys.shape
 
     @property

@@ -26,7 +26,7 @@ class LayerCache(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The (batch_size, num_heads, positions, head_dim) that it can hold."""
+        """The (batch_size, num_kv_heads, positions, head_dim) that it can hold."""
 
     @property
     def nbytes(self) -> int:
@@ -79,7 +79,7 @@ class Layers(Sequence[L], Generic[L]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The (num_layers, batch_size, num_heads, positions, head_dim) that it can hold."""
+        """The (num_layers, batch_size, num_kv_heads, positions, head_dim) that it can hold."""
         return (len(self), *self._layers[0].shape)
 
     @property
@@ -123,7 +123,7 @@ class Layers(Sequence[L], Generic[L]):
         layers, batch, heads, capacity, dim = self.shape
         return (
             f"{type(self).__name__}(batch_size={batch}, max_seq_len={capacity}, num_layers={layers}, "
-            f"num_heads={heads}, head_dim={dim}): {self.length} positions, {self.nbytes:,} bytes"
+            f"num_kv_heads={heads}, head_dim={dim}): {self.length} positions, {self.nbytes:,} bytes"
         )
 
 
@@ -135,9 +135,9 @@ class KVCache(Layers[PastKeyValue]):
 
     Parameters
     ----------
-    batch_size, max_seq_len, num_layers, num_heads, head_dim
-        `keys` and `values` are float32 arrays (num_layers, batch_size, num_heads, max_seq_len, head_dim). With
-        grouped-query attention `num_heads` counts the heads of keys and values.
+    batch_size, max_seq_len, num_layers, num_kv_heads, head_dim
+        `keys` and `values` are float32 arrays (num_layers, batch_size, num_kv_heads, max_seq_len, head_dim). With
+        grouped-query attention `num_kv_heads` counts the heads of keys and values.
 
     Raises
     ------
@@ -146,13 +146,13 @@ class KVCache(Layers[PastKeyValue]):
 
     Examples
     --------
-    >>> cache = KVCache(batch_size=1, max_seq_len=256, num_layers=4, num_heads=4, head_dim=32)
+    >>> cache = KVCache(batch_size=1, max_seq_len=256, num_layers=4, num_kv_heads=4, head_dim=32)
     >>> cache.nbytes, cache.length
     (1048576, 0)
     """
 
-    def __init__(self, batch_size: int, max_seq_len: int, num_layers: int, num_heads: int, head_dim: int) -> None:
-        sizes = batch_size, num_heads, max_seq_len, head_dim
+    def __init__(self, batch_size: int, max_seq_len: int, num_layers: int, num_kv_heads: int, head_dim: int) -> None:
+        sizes = batch_size, num_kv_heads, max_seq_len, head_dim
         check_sizes(sizes)
         self.keys, self.values = (np.zeros((max(num_layers, 0), *sizes), np.float32) for _ in range(2))
         super().__init__([PastKeyValue(*sizes, part) for part in zip(self.keys, self.values, strict=True)])
