@@ -172,6 +172,11 @@ def test_after_a_mistake_all_is_as_it_was():
         np.testing.assert_allclose(model(ids[:, 6:], cache).data, model(ids).data[:, 6:], rtol=0, atol=1e-5)
 
 
+def test_a_pool_is_for_a_gpt():
+    with pytest.raises(TypeError, match=r"a cache is for an nn\.GPT, not Linear"):
+        PagePool.of(nn.Linear(2, 2), num_pages=4)
+
+
 @pytest.mark.parametrize("name", ["num_pages", "page_size", "num_layers", "num_kv_heads", "head_dim"])
 def test_a_pool_without_room_is_refused_by_the_size_that_is_wrong(name):
     sizes = dict.fromkeys(["num_pages", "page_size", "num_layers", "num_kv_heads", "head_dim"], 2)

@@ -19,8 +19,7 @@ def gpt(seed: int = 0, **how) -> nn.GPT:
 
 
 def cache_of(model: nn.GPT, window: int, sinks: int, batch: int = 1) -> WindowKVCache:
-    attention_layer = model.blocks[0].attention
-    return WindowKVCache(batch, window, sinks, model.num_layers, attention_layer.num_kv_heads, attention_layer.head_dim)
+    return WindowKVCache.of(model, batch, window=window, sinks=sinks)
 
 
 @settings(max_examples=40)
@@ -96,6 +95,15 @@ REFUSED = {"window 0": (1, 0, 1, 1, 1, 1), "sinks -1": (1, 4, -1, 1, 1, 1), "0":
 def test_bad_sizes_are_refused(message):
     with pytest.raises(ValueError, match=message):
         WindowKVCache(*REFUSED[message])
+
+
+def test_a_window_of_a_model_has_to_be_told_how_much_it_keeps_and_is_for_a_gpt():
+    cache = WindowKVCache.of(gpt(num_kv_heads=2), 3, window=6, sinks=2)
+    assert cache[0].keys.shape == (3, 2, 8, 2)
+    with pytest.raises(TypeError, match=r"of\(\) missing 2 required keyword-only arguments: 'window' and 'sinks'"):
+        WindowKVCache.of(gpt())
+    with pytest.raises(TypeError, match=r"a cache is for an nn\.GPT, not Sequential"):
+        WindowKVCache.of(nn.Sequential(nn.Linear(2, 2)), window=6, sinks=2)
 
 
 def test_keys_of_another_shape_leave_it_as_it_was():

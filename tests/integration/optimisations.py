@@ -294,9 +294,7 @@ WINDOW, SINKS = 124, 4
 
 
 def _window(model: nn.GPT, batch: int) -> WindowKVCache:
-    attention = model.blocks[0].attention
-    sizes = model.num_layers, attention.num_kv_heads, attention.head_dim
-    return WindowKVCache(batch, WINDOW, SINKS, *sizes)
+    return WindowKVCache.of(model, batch, window=WINDOW, sinks=SINKS)
 
 
 MEMORIES: dict[str, Memory] = {

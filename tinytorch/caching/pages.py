@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from tinytorch.nn.cache import sizes_of
+
 
 class OutOfPages(RuntimeError):
     """More pages are wanted than are free. Nothing was changed."""
@@ -66,9 +68,8 @@ class PagePool:
 
     @classmethod
     def of(cls, model: Any, num_pages: int, page_size: int = 16) -> Self:
-        """Return a pool for a GPT."""
-        attention = model.blocks[0].attention
-        return cls(num_pages, page_size, model.num_layers, attention.num_kv_heads, attention.head_dim)
+        """Return a pool for a GPT. A TypeError if the model is none."""
+        return cls(num_pages, page_size, *sizes_of(model))
 
     @property
     def keys(self) -> np.ndarray:

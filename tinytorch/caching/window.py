@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, Self
 
 import numpy as np
 
 from tinytorch.kernels.attention import attention
-from tinytorch.nn.cache import Layers
+from tinytorch.nn.cache import Layers, sizes_of
 
 
 class WindowLayer:
@@ -123,6 +124,13 @@ class WindowKVCache(Layers[WindowLayer]):
     ) -> None:
         sizes = batch_size, num_kv_heads, window, sinks, head_dim
         super().__init__([WindowLayer(*sizes) for _ in range(num_layers)])
+
+    @classmethod
+    def of(  # type: ignore[override]  # how much it keeps is nothing that a model could tell
+        cls, model: Any, batch_size: int = 1, *, window: int, sinks: int
+    ) -> Self:
+        """Return an empty cache for a GPT. A TypeError if the model is none."""
+        return cls(batch_size, window, sinks, *sizes_of(model))
 
     def truncate(self, length: int) -> None:
         """Refuse: what was forgotten does not come back. A ValueError, unless nothing would have to."""

@@ -252,6 +252,8 @@ def _output_shape(layers: tuple[Layer, ...], shape: tuple[int, ...]) -> tuple[in
             inputs = layer.weight.shape[1]
             if math.prod(shape) != inputs:
                 raise ValueError(f"{here} takes ({inputs},), not {shape}")
+            if len(shape) not in (1, 3):
+                raise ValueError(f"{here} takes ({inputs},) or images (C, H, W), not {shape}: reshape to (N, {inputs})")
             shape = (len(layer.weight),)
             continue
         channels, wanted, kernel, padding, pool = shape[0], "images (C, H, W)", 0, 0, 1

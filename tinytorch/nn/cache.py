@@ -39,6 +39,14 @@ class LayerCache(Protocol):
         """Forget all positions."""
 
 
+def sizes_of(model: Any) -> tuple[int, int, int]:
+    """Return what a cache has to know of a GPT: num_layers, num_kv_heads, head_dim. A TypeError if it is none."""
+    if not hasattr(model, "max_seq_len"):
+        raise TypeError(f"a cache is for an nn.GPT, not {type(model).__name__}: it holds what attention looks at")
+    attention = model.blocks[0].attention
+    return model.num_layers, attention.num_kv_heads, attention.head_dim
+
+
 L = TypeVar("L", bound=LayerCache)
 
 
@@ -57,11 +65,8 @@ class Layers(Sequence[L], Generic[L]):
 
         A TypeError if the model is none.
         """
-        if not hasattr(model, "max_seq_len"):
-            raise TypeError(f"a cache is for an nn.GPT, not {type(model).__name__}: it holds what attention looks at")
-        capacity = model.max_seq_len if max_seq_len is None else max_seq_len
-        attention = model.blocks[0].attention
-        sizes: Any = batch_size, capacity, model.num_layers, attention.num_kv_heads, attention.head_dim
+        of_model = sizes_of(model)
+        sizes: Any = batch_size, model.max_seq_len if max_seq_len is None else max_seq_len, *of_model
         return cls(*sizes)
 
     @overload
