@@ -20,6 +20,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tests.bench.launches import Wanted, report
+from tests.bench.steps import step_of
 from tests.bench.turns import timer
 from tinytorch import Tensor, backend, data, nn, no_grad
 from tinytorch.acceleration import Plan, Roofline
@@ -58,16 +59,11 @@ def gpts(text: np.ndarray) -> dict[str, Callable[[], Any]]:
             cache = nn.KVCache.of(model, 1)
             model(text, cache)
             for length in LENGTHS:
-                made[f"gpt_{zeros}_{bits}_{length}"] = step = partial(_step, model, cache, text, length)
+                step = step_of(model, cache, text[:, length - 1 : length], length)
+                made[f"gpt_{zeros}_{bits}_{length}"] = step
                 worst = (1e-4 if bits == 32 else 0.1) * float(np.abs(expected).max())
                 np.testing.assert_allclose(step(), expected[:, length - 1], rtol=0, atol=worst)
     return made
-
-
-def _step(model: nn.GPT, cache: nn.KVCache, text: np.ndarray, length: int) -> np.ndarray:
-    for layer in cache:
-        layer.length = length - 1  # keys and values of all positions lie there
-    return np.asarray(model(text[:, length - 1 : length], cache).data[:, -1])
 
 
 def main(seed: int, seconds: float) -> None:

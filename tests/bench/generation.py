@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from tests.bench.launches import LAUNCHES, TRIAL, Wanted, report
 from tests.bench.peers import GPT, copy_state
+from tests.bench.steps import step_of
 from tests.bench.torch_cache import Generator
 from tests.bench.turns import ratio, timer
 from tinytorch import backend, nn, no_grad, zoo
@@ -81,20 +82,8 @@ def texts(model: nn.GPT, counts: Sequence[int]) -> Found:
     return rows
 
 
-def step_of(model: nn.GPT, cache: Any, position: int) -> Callable[[], np.ndarray]:
-    """Return a function that computes the position behind `position` - 1 others, again and again."""
-    ids = np.ones((cache.shape[1], 1), np.int64)
-
-    def step() -> np.ndarray:
-        for layer in cache:
-            layer.length = position - 1  # keys and values of all positions lie there
-        return np.asarray(model(ids, cache).data[:, -1])
-
-    return step
-
-
 def torch_step(generator: Generator, batch: int, position: int) -> Callable[[], np.ndarray]:
-    """Return the same of PyTorch."""
+    """Return what `step_of` returns, of PyTorch."""
     ids = torch.ones((batch, 1), dtype=torch.int64)
 
     def step() -> np.ndarray:
@@ -106,17 +95,17 @@ def torch_step(generator: Generator, batch: int, position: int) -> Callable[[], 
 
 def steps(model: nn.GPT, peer: GPT, batch: int, rng: np.random.Generator, seconds: float, roofline: Roofline) -> Found:
     """One more token at both positions, ours and PyTorch's."""
-    ids = rng.integers(0, model.vocab_size, (batch, LENGTH))
+    ids, ones = rng.integers(0, model.vocab_size, (batch, LENGTH)), np.ones((batch, 1), np.int64)
     cache, small = nn.KVCache.of(model, batch), QuantizedKVCache.of(model, batch)
     generator = Generator(peer, batch, LENGTH)
     model(ids, cache)
     model(ids, small)
     generator.step(torch.from_numpy(ids))
-    functions = [step_of(model, cache, position) for position in POSITIONS]
+    functions = [step_of(model, cache, ones, position) for position in POSITIONS]
     functions += [torch_step(generator, batch, position) for position in POSITIONS]
     for ours, theirs in zip(functions[:2], functions[2:], strict=True):
         np.testing.assert_allclose(ours(), theirs(), rtol=0, atol=1e-4)
-    functions.append(step_of(model, small, POSITIONS[1]))
+    functions.append(step_of(model, small, ones, POSITIONS[1]))
     times = timer(rng, seconds).rounds(functions)
     medians, rows = np.median(times, axis=0), dict[str, tuple[float, Wanted]]()
     weights = 4 * (model.num_parameters() - model.position_embedding.weight.data.size)
