@@ -162,7 +162,7 @@ def test_weights_that_are_loaded_are_those_that_are_used():
 def test_numbers_that_cannot_be_quantized_are_named():
     conv = nn.Conv2d(1, 1, 1, rng=np.random.default_rng(0))
     conv.weight.data[:] = np.nan
-    with pytest.raises(ValueError, match="not finite at 1 of 1 places"):
+    with pytest.raises(ValueError, match="NaN or infinite at 1 of 1 places"):
         QuantizedConv2d.from_float(conv, QParams(0.1, 0), QParams(0.1, 0))
     with pytest.raises(ValueError, match="give the qparams of the output"):
         QuantizedLinear.from_float(nn.Linear(2, 2), QParams(0.1, 0), relu=True)

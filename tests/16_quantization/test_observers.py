@@ -273,8 +273,8 @@ def test_an_observer_that_saw_nothing_says_what_to_do(observer):
 @pytest.mark.parametrize(
     ("bad", "kind", "message"),
     [
-        (np.array([1e6, np.nan, np.inf], np.float32), ValueError, r"not finite at 2 of 3 places, first at \(1,\)"),
-        (np.array([[-1e6], [-np.inf]]), ValueError, r"not finite at 1 of 2 places, first at \(1, 0\)"),
+        (np.array([1e6, np.nan, np.inf], np.float32), ValueError, r"NaN or infinite at 2 of 3 places, first at \(1,\)"),
+        (np.array([[-1e6], [-np.inf]]), ValueError, r"NaN or infinite at 1 of 2 places, first at \(1, 0\)"),
         (np.empty((0, 3), np.float32), ValueError, r"x of shape \(0, 3\) is empty"),
         (np.arange(10**6), TypeError, "must hold floats, got int64"),
     ],
@@ -344,5 +344,5 @@ def test_four_bits_per_channel_err_less_with_the_squared_error_than_with_min_max
 def test_a_weight_that_is_not_finite_is_named_with_its_place():
     weight = np.zeros((3, 4), np.float32)
     weight[2, 1] = np.nan
-    with pytest.raises(ValueError, match=r"not finite at 1 of 12 places, first at \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"NaN or infinite at 1 of 12 places, first at \(2, 1\)"):
         qparams_per_channel(weight)

@@ -183,7 +183,7 @@ def test_models_that_cannot_be_quantized_are_named(model, message):
         (
             np.where(np.arange(8) == 3, np.float32(np.nan), X),
             ValueError,
-            "the calibration data, batch 0: x is not finite at 640",
+            "the calibration data, batch 0: x is NaN or infinite at 640",
         ),
         ([X, np.full_like(X, np.inf)], ValueError, "the calibration data, batch 1: "),
         (X.astype(np.float64), TypeError, "has to be float32, as the model's inputs are, not float64"),
@@ -219,7 +219,7 @@ def test_a_weight_that_is_nan_is_named_with_its_layer():
     model = network(nn.ReLU(), nn.MaxPool2d(2))
     quantizer = INT8Quantizer().calibrate(model, X)
     model[4].weight.data[0, 0] = np.nan
-    with pytest.raises(ValueError, match="Linear at '4': x is not finite at 1 of 480 places"):
+    with pytest.raises(ValueError, match="Linear at '4': x is NaN or infinite at 1 of 480 places"):
         quantizer.convert(model)
 
 
@@ -254,6 +254,15 @@ def test_inputs_that_a_quantized_model_does_not_take_are_named(quantized):
         quantized(np.zeros((1, 1, 28, 28)))
     with pytest.raises(ValueError, match=r"takes \(1, H, W\), not \(2, 28, 28\)"):
         quantized(np.zeros((1, 2, 28, 28), np.float32))
+    linear = nn.Sequential(nn.Linear(784, 3, rng=np.random.default_rng(0)))
+    vectors = np.ones((2, 784), np.float32)
+    of_vectors = INT8Quantizer().calibrate(linear, vectors).convert(linear)
+    for name in ("naive", "numpy", "numba"):
+        with (
+            tinytorch.backend(name),
+            pytest.raises(ValueError, match=r"not \(1, 784\): reshape to \(N, 784\)"),
+        ):
+            of_vectors(vectors[:, None])
     with pytest.raises(ValueError, match="holds 1 NaN"):
         quantized(np.where(np.arange(784).reshape(1, 1, 28, 28) == 5, np.float32(np.nan), np.float32(0)))
     with pytest.raises(RuntimeError, match="cannot be trained"):

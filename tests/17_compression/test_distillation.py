@@ -125,7 +125,7 @@ SCORES = Tensor(np.zeros((2, 3), np.float32))
     ("arguments", "message"),
     [
         ((np.zeros((2, 4)), [0, 1]), r"shape \(2, 3\) need a teacher's of that shape, got \(2, 4\)"),
-        ((np.full((2, 3), np.nan), [0, 1]), "the teacher's outputs hold 6 NaN"),
+        ((np.full((2, 3), np.nan), [0, 1]), "the teacher's output is NaN or infinite at 6 of 6 places"),
         ((SCORES, [0, 3]), "class numbers in 0 ... 2"),
         ((SCORES, [0]), r"need targets of \(2,\), got \(1,\)"),
         ((SCORES, [0, 1], 0.0), "above 0, and finite, got 0.0"),

@@ -78,8 +78,8 @@ def spoiled():
     [
         (lambda: factorize_linear(nn.Linear(3, 5), 0), "the rank of 5 x 3 weights is 1 to 3, not 0"),
         (lambda: factorize_linear(nn.Linear(3, 5), 4), "not 4"),
-        (lambda: factorize_linear(spoiled()[0], 1), "the weight holds 1 numbers that are NaN"),
-        (lambda: factorize(spoiled(), 0.9), "the linear layer at '0' holds 1 numbers that are NaN"),
+        (lambda: factorize_linear(spoiled()[0], 1), "the weight is NaN or infinite at 1 of"),
+        (lambda: factorize(spoiled(), 0.9), "the layer at '0' is NaN or infinite at 1 of"),
         (lambda: factorize(nn.Sequential(), 0.0), "above 0 and up to 1, got 0.0"),
         (lambda: factorize(nn.Linear(2, 2), 0.5), "this is a Linear"),
     ],

@@ -133,7 +133,7 @@ def spoiled(value):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (spoiled(np.nan), {}, "'4' has 384 weights that are NaN or infinite"),
+        (spoiled(np.nan), {}, "'4' is NaN or infinite at 384 of"),
         (spoiled(0.0), {}, "'4' is all zero"),
         (nn.Sequential(nn.ReLU()), {}, "nothing to prune"),
         (small(), {"exclude": ["0", "4"]}, "nothing to prune"),

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinytorch.autograd import Context, Function
 from tinytorch.kernels.softmax import log_softmax, softmax
+from tinytorch.nn.finite import check_finite
 from tinytorch.nn.functional import cross_entropy
 from tinytorch.tensor import Tensor
 
@@ -71,8 +72,7 @@ def distillation_loss(
     teacher = teacher_outputs.data if isinstance(teacher_outputs, Tensor) else np.asarray(teacher_outputs)
     if teacher.shape != outputs.shape:
         raise ValueError(f"outputs of shape {outputs.shape} need a teacher's of that shape, got {teacher.shape}")
-    if not np.isfinite(teacher).all():
-        raise ValueError(f"the teacher's outputs hold {int((~np.isfinite(teacher)).sum())} NaN or infinite numbers")
+    check_finite(teacher, "the teacher's output")
     hard = cross_entropy(outputs, labels)
     soft = SoftCrossEntropy.apply(outputs, teacher.astype(outputs.dtype, copy=False), float(temperature))
     return soft * alpha + hard * (1 - alpha)

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 
 from tinytorch import nn
+from tinytorch.nn.finite import check_finite
 
 
 def factorize_linear(linear: nn.Linear, rank: int) -> nn.Sequential:
@@ -20,7 +21,7 @@ def factorize_linear(linear: nn.Linear, rank: int) -> nn.Sequential:
     ValueError
         If rank lies outside of 1 ... min(in_features, out_features), or the weight holds NaN or infinite numbers.
     """
-    _check(linear, "the weight")
+    check_finite(linear.weight.data, "the weight")
     limit = min(linear.in_features, linear.out_features)
     if not 1 <= rank <= limit:
         raise ValueError(
@@ -58,7 +59,7 @@ def factorize(model: nn.Sequential, energy: float) -> nn.Sequential:
         if not isinstance(layer, nn.Linear):
             layers.append(copy.deepcopy(layer))
             continue
-        _check(layer, f"the weight of the linear layer at {path!r}")
+        check_finite(layer.weight.data, f"the weight of the layer at {path!r}")
         u, s, v = np.linalg.svd(layer.weight.data.astype(np.float64), full_matrices=False)
         rank = _rank(s, energy)
         saves = rank * (layer.in_features + layer.out_features) < np.count_nonzero(layer.weight.data)
@@ -83,9 +84,3 @@ def _factors(linear: nn.Linear, u: np.ndarray, s: np.ndarray, v: np.ndarray, ran
     bias = {} if linear.bias is None else {"bias": linear.bias.data}
     second.load_state_dict({"weight": u[:, :rank] * root, **bias})
     return nn.Sequential(first, second)
-
-
-def _check(linear: nn.Linear, where: str) -> None:
-    wrong = int((~np.isfinite(linear.weight.data)).sum())
-    if wrong:
-        raise ValueError(f"{where} holds {wrong} numbers that are NaN or infinite")

@@ -11,6 +11,7 @@ import numpy as np
 from tinytorch import nn
 from tinytorch.compression.schedule import OneShot, Schedule
 from tinytorch.compression.sparsity import Sparsity, measure_sparsity, prunable
+from tinytorch.nn.finite import check_finite
 
 _pruned: weakref.WeakSet[nn.Parameter] = weakref.WeakSet()  # weights that a pruner holds at zero
 
@@ -130,7 +131,6 @@ def _check(path: str, weight: nn.Parameter) -> None:
         raise RuntimeError(f"{where} is held by a pruner: finalize() that one first")
     if not weight.data.size:
         raise ValueError(f"{where} has no weights")
-    if not np.isfinite(weight.data).all():
-        raise ValueError(f"{where} has {int((~np.isfinite(weight.data)).sum())} weights that are NaN or infinite")
+    check_finite(weight.data, f"the weight of {where}")
     if not weight.data.any():
         raise ValueError(f"{where} is all zero: no weight of it is smaller than another")

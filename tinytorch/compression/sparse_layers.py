@@ -10,6 +10,7 @@ import numpy as np
 from tinytorch import nn
 from tinytorch.kernels import sparse
 from tinytorch.kernels.conv import output_size
+from tinytorch.nn.finite import check_finite
 from tinytorch.ops.sparse import SparseLayer
 from tinytorch.tensor import Tensor
 
@@ -193,8 +194,7 @@ def _need_kind(made: type, layer: nn.Module, kind: type[nn.Module]) -> None:
 
 def _rows_of(layer: nn.Linear | nn.Conv2d) -> sparse.Rows:
     weight = layer.weight.data
-    if wrong := int((~np.isfinite(weight)).sum()):
-        raise ValueError(f"{layer!r} has {wrong} weights that are NaN or infinite")
+    check_finite(weight, f"the weight of {layer!r}")
     return sparse.Rows.from_dense(weight.reshape(len(weight), -1))
 
 

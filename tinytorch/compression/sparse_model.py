@@ -14,6 +14,7 @@ from tinytorch.autograd import no_grad
 from tinytorch.compression.sparse_or_dense import BreakEven, break_even
 from tinytorch.compression.sparsity import LayerSparsity, Sparsity
 from tinytorch.kernels import sparse
+from tinytorch.nn.finite import check_finite
 from tinytorch.nn.fuse import fold_batch_norm
 from tinytorch.nn.queue import LayerQueue
 from tinytorch.ops.sparse import sparse_network
@@ -126,12 +127,12 @@ def to_sparse(model: nn.Sequential, threshold: BreakEven | None = None) -> Spars
             parts.append(_Part(path, _convolution(path, layer, rest)))
             images = True
         elif isinstance(layer, nn.Linear) and not images:
-            weight = _checked(path, layer.weight.data)
+            check_finite(layer.weight.data, f"the weight of the layer at {path!r}")
             bias = None if layer.bias is None else layer.bias.data.copy()
             relu = bool(rest.take(nn.ReLU))
             if not (parts and isinstance(parts[-1].sparse, sparse.Convolution)):  # behind one, the network flattens
                 parts += [_Part(path, None, copy.deepcopy(each)) for each in flatten]
-            parts.append(_Part(path, sparse.Linear(sparse.Rows.from_dense(weight), bias, relu)))
+            parts.append(_Part(path, sparse.Linear(sparse.Rows.from_dense(layer.weight.data), bias, relu)))
             flatten = ()
         elif isinstance(layer, nn.Flatten):
             flatten, images = (layer,), False
@@ -154,12 +155,7 @@ def _chosen(layer: sparse.Layer | None, threshold: BreakEven) -> sparse.Layer | 
 def _convolution(path: str, conv: nn.Conv2d, rest: LayerQueue) -> sparse.Convolution:
     behind = rest.take_behind(nn.MaxPool2d, nn.AvgPool2d)
     weight, bias = fold_batch_norm(conv, behind.norm)
-    rows = sparse.Rows.from_dense(_checked(path, weight).reshape(len(weight), -1))
+    check_finite(weight, f"the weight of the layer at {path!r}")
+    rows = sparse.Rows.from_dense(weight.reshape(len(weight), -1))
     side, mean = 1 if behind.pool is None else behind.pool.kernel_size, isinstance(behind.pool, nn.AvgPool2d)
     return sparse.Convolution(rows, conv.kernel_size, bias.copy(), conv.stride, conv.padding, behind.relu, side, mean)
-
-
-def _checked(path: str, weight: np.ndarray) -> np.ndarray:
-    if wrong := int((~np.isfinite(weight)).sum()):
-        raise ValueError(f"the layer at {path!r} has {wrong} weights that are NaN or infinite")
-    return weight

@@ -8,6 +8,7 @@ from collections.abc import Collection
 import numpy as np
 
 from tinytorch import nn
+from tinytorch.nn.finite import check_finite
 
 _PASSES = nn.ReLU | nn.GELU | nn.MaxPool2d | nn.AvgPool2d | nn.Dropout | nn.Flatten  # channels go through one by one
 
@@ -92,8 +93,8 @@ def _check(layers: list[tuple[str, nn.Module]], exclude: Collection[str]) -> Non
         seen[id(layer)] = path
         if not isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d | _PASSES):
             raise ValueError(f"{layer!r} at {path!r}: channels cannot be followed through it")
-        if isinstance(layer, nn.Conv2d) and not np.isfinite(layer.weight.data).all():
-            raise ValueError(f"the convolution at {path!r} has weights that are NaN or infinite")
+        if isinstance(layer, nn.Conv2d):
+            check_finite(layer.weight.data, f"the weight of the layer at {path!r}")
     convolutions = [path for path, layer in layers if isinstance(layer, nn.Conv2d)]
     if unknown := set(exclude) - set(convolutions):
         raise ValueError(f"exclude names {sorted(unknown)}, but the convolutions are {convolutions}")

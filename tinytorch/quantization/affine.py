@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from tinytorch.kernels.int8 import numbers
+from tinytorch.nn.finite import check_finite, refuse
 
 Scale = np.float32 | np.ndarray
 ZeroPoint = np.int32 | np.ndarray
@@ -191,7 +192,7 @@ def finite_values(x: np.ndarray) -> np.ndarray:
     x = _as_float32(x)
     if x.size == 0:
         raise ValueError(f"x of shape {x.shape} is empty: a range takes at least one value")
-    _reject(~np.isfinite(x), "not finite")
+    check_finite(x, "x")
     return x
 
 
@@ -200,7 +201,7 @@ def _quantize(
 ) -> np.ndarray:
     lowest, highest = code_range(bits, symmetric)
     x = _as_float32(x)
-    _reject(np.isnan(x), "NaN")
+    refuse(np.isnan(x), "x is NaN")
     zero = (0, 0) if symmetric else (lowest, highest)
     scale, zero_point = _shaped(scale, zero_point, x.shape, axis, *zero)
     with np.errstate(over="ignore"):  # what leaves float32 saturates like the rest
@@ -244,9 +245,3 @@ def _as_float32(x: np.ndarray) -> np.ndarray:
         raise TypeError(f"x must hold floats, got {x.dtype}: convert it with astype(np.float32)")
     with np.errstate(over="ignore"):  # float64 beyond float32 turns infinite
         return x.astype(np.float32, copy=False)
-
-
-def _reject(wrong: np.ndarray, what: str) -> None:
-    if wrong.any():
-        first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(f"x is {what} at {np.count_nonzero(wrong)} of {wrong.size} places, first at {first}")

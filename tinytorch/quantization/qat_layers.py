@@ -17,6 +17,7 @@ import numpy as np
 
 from tinytorch import nn
 from tinytorch.autograd import Context, Function
+from tinytorch.nn.finite import check_finite
 from tinytorch.nn.fuse import fold_batch_norm
 from tinytorch.ops import image, linear
 from tinytorch.quantization.affine import SMALLEST_NORMAL, code_range
@@ -139,8 +140,7 @@ class _QATLayer(nn.Module):
     def _numbers(self) -> dict[str, Any]:
         """Return what a layer of whole numbers is made of. A ValueError if a weight or bias is not finite."""
         for name, parameter in (("weight", self.weight), ("bias", self.bias)):
-            if wrong := np.count_nonzero(~np.isfinite(parameter.data)):
-                raise ValueError(f"{wrong} of the {name}'s numbers are not finite: prepare anew, train with a lower lr")
+            check_finite(parameter.data, f"the {name}", "prepare anew, train with a lower lr")
         weight, bias, scale = self._codes()
         return {
             "weight": weight.data.astype(np.int8), "weight_scale": scale, "bias": bias.data.astype(np.int32),
