@@ -183,18 +183,18 @@ def test_numbers_that_make_no_layer_are_named(numbers, error, message):
 def test_weights_that_have_no_code_and_bits_that_are_none_are_named():
     dense = linear()
     with pytest.raises(ValueError, match="from 2 to 8, got 9"):
-        DynamicQuantizedLinear.from_float(dense, bits=9)
+        DynamicQuantizedLinear.from_float(dense, weight_bits=9)
     dense.weight.data[3, 1] = np.inf
-    with pytest.raises(ValueError, match="not finite at 1 of 960 places"):
+    with pytest.raises(ValueError, match="NaN or infinite at 1 of 960 places"):
         DynamicQuantizedLinear.from_float(dense)
 
 
 def test_what_it_stores_and_how_it_looks():
-    layer = DynamicQuantizedLinear.from_float(linear(), bits=6)
+    layer = DynamicQuantizedLinear.from_float(linear(), weight_bits=6)
     assert layer.nbytes == 40 * 24 + 4 * 24 + 4 * 24 == sum(a.nbytes for a in layer.state_dict().values())
     assert list(layer.state_dict()) == ["weight", "weight_scale", "bias"]
     assert np.abs(layer.weight).max() == 31
-    assert repr(layer) == "DynamicQuantizedLinear(in_features=40, out_features=24, bias=True, bits=6)"
+    assert repr(layer) == "DynamicQuantizedLinear(in_features=40, out_features=24, bias=True, weight_bits=6)"
     assert DynamicQuantizedLinear.from_float(linear(bias=False)).nbytes == 40 * 24 + 4 * 24
 
 

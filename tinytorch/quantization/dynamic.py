@@ -56,7 +56,7 @@ class DynamicQuantizedLinear(nn.Module):
         float32 (out_features,): what code 1 stands for in each output channel.
     bias
         float32 (out_features,) or None.
-    bits
+    weight_bits
         Codes of the weight reach over so many bits; each takes a byte whatever it is. Activations have 8.
 
     Raises
@@ -69,7 +69,7 @@ class DynamicQuantizedLinear(nn.Module):
     weight_scale = _Seen()
 
     def __init__(
-        self, weight: np.ndarray, weight_scale: np.ndarray, bias: np.ndarray | None = None, bits: int = 8
+        self, weight: np.ndarray, weight_scale: np.ndarray, bias: np.ndarray | None = None, weight_bits: int = 8
     ) -> None:
         super().__init__()
         self.training = False
@@ -84,16 +84,16 @@ class DynamicQuantizedLinear(nn.Module):
                 wanted = f"float32 ({self.out_features},)"
                 raise ValueError(f"DynamicQuantizedLinear: bias has to be {wanted}, not {bias.dtype} {bias.shape}")
             self.register_buffer("bias", bias)
-        self.bits = bits
+        self.weight_bits = weight_bits
 
     @classmethod
-    def from_float(cls, linear: nn.Linear, bits: int = 8) -> Self:
+    def from_float(cls, linear: nn.Linear, weight_bits: int = 8) -> Self:
         """Quantize a linear layer, which is left as it is and shares no memory with it.
 
-        A ValueError if a weight is NaN or infinite, or `bits` are not 2 to 8.
+        A ValueError if a weight is NaN or infinite, or `weight_bits` are not 2 to 8.
         """
-        weight, scale = quantize_weight(linear.weight.data, bits, True, MinMaxObserver)
-        return cls(weight, scale, None if linear.bias is None else linear.bias.data.copy(), bits)
+        weight, scale = quantize_weight(linear.weight.data, weight_bits, True, MinMaxObserver)
+        return cls(weight, scale, None if linear.bias is None else linear.bias.data.copy(), weight_bits)
 
     @property
     def nbytes(self) -> int:
@@ -139,7 +139,7 @@ class DynamicQuantizedLinear(nn.Module):
     def extra_repr(self) -> str:
         """Show sizes and bits."""
         sizes = f"in_features={self.in_features}, out_features={self.out_features}"
-        return f"{sizes}, bias={self.bias is not None}, bits={self.bits}"
+        return f"{sizes}, bias={self.bias is not None}, weight_bits={self.weight_bits}"
 
 
 _IN_WHOLE_NUMBERS = (
@@ -148,7 +148,7 @@ _IN_WHOLE_NUMBERS = (
 )  # fmt: skip
 
 
-def quantize_dynamic(model: nn.Module, bits: int = 8) -> nn.Module:
+def quantize_dynamic(model: nn.Module, weight_bits: int = 8) -> nn.Module:
     """Return a copy of a model whose `nn.Linear` layers are in whole numbers; the model itself is left as it is.
 
     Any model will do: a GPT, a block, a Sequential, a layer. Everything else stays in float32: embeddings, norms,
@@ -157,7 +157,7 @@ def quantize_dynamic(model: nn.Module, bits: int = 8) -> nn.Module:
 
     Parameters
     ----------
-    bits
+    weight_bits
         Of weights, 2 to 8. Activations have 8.
 
     Raises
@@ -170,13 +170,13 @@ def quantize_dynamic(model: nn.Module, bits: int = 8) -> nn.Module:
     --------
     >>> model = nn.Sequential(nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 10))
     >>> quantize_dynamic(model)[2]
-    DynamicQuantizedLinear(in_features=32, out_features=10, bias=True, bits=8)
+    DynamicQuantizedLinear(in_features=32, out_features=10, bias=True, weight_bits=8)
     """
     for path, module in model.named_modules():
         if isinstance(module, _IN_WHOLE_NUMBERS):
             where = f" at {path!r}" if path else ""
             raise ValueError(f"the {type(module).__name__}{where} is in whole numbers already: give the float model")
-    copied = exchange_linears(model, lambda layer: DynamicQuantizedLinear.from_float(layer, bits))
+    copied = exchange_linears(model, lambda layer: DynamicQuantizedLinear.from_float(layer, weight_bits))
     if copied is None:
         raise ValueError(f"this {type(model).__name__} has no linear layer that could be quantized")
     return copied.eval()
