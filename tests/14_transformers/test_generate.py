@@ -5,17 +5,14 @@ import math
 import numpy as np
 import pytest
 
+from tests.models import random_gpt
 from tinytorch import is_grad_enabled, nn, no_grad
 
 VOCAB = 6
 
 
 def model(seed: int = 0) -> nn.GPT:
-    rng = np.random.default_rng(seed)
-    gpt = nn.GPT(VOCAB, 8, 2, 2, 10, rng=rng)
-    for p in gpt.parameters():
-        p.data[...] = rng.normal(0.0, 0.4, p.shape)
-    return gpt
+    return random_gpt(VOCAB, 8, 2, 2, 10, seed=seed, deviation=0.4)
 
 
 def next_probabilities(gpt: nn.GPT, prompt: list[int], temperature: float, top_k: int | None) -> np.ndarray:

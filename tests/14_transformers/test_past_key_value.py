@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models import enlarge, random_gpt, remembered
 from tinytorch import Tensor, nn, no_grad
 from tinytorch.nn.functional import scaled_dot_product_attention
 
@@ -15,23 +16,14 @@ seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=25)
 
 
-def enlarge(module: nn.Module, rng: np.random.Generator) -> nn.Module:
-    """Random weights of a size at which attention is far from uniform: at the initial ones it hardly matters."""
-    for p in module.parameters():
-        p.data[...] = rng.normal(0.0, 0.5, p.shape)
-    return module
-
-
-def random_gpt(vocab=7, head_dim=3, num_layers=2, num_heads=2, max_seq_len=12, seed=0) -> nn.GPT:
-    rng = np.random.default_rng(seed)
-    model = nn.GPT(vocab, head_dim * num_heads, num_layers, num_heads, max_seq_len, rng=rng)
-    return enlarge(model, rng)
+def small_gpt(vocab=7, head_dim=3, num_layers=2, num_heads=2, max_seq_len=12, seed=0) -> nn.GPT:
+    return random_gpt(vocab, head_dim * num_heads, num_layers, num_heads, max_seq_len, seed=seed)
 
 
 @st.composite
 def gpts(draw):
     sizes = (draw(st.integers(low, high)) for low, high in ((2, 9), (1, 5), (1, 3), (1, 3), (2, 12)))
-    return random_gpt(*sizes, seed=draw(seeds))
+    return small_gpt(*sizes, seed=draw(seeds))
 
 
 @st.composite
@@ -42,10 +34,6 @@ def split_batches(draw, model):
     edges = [0, *sorted(cuts), length]
     ids = np.random.default_rng(draw(seeds)).integers(0, model.vocab_size, (batch, length))
     return ids, list(itertools.pairwise(edges))
-
-
-def snapshot(caches: list[nn.PastKeyValue]) -> list[tuple[int, bytes, bytes]]:
-    return [(c.length, c.keys.tobytes(), c.values.tobytes()) for c in caches]
 
 
 # Nothing changes but the work
@@ -89,7 +77,7 @@ def test_greedy_generation_gives_the_same_tokens_with_and_without_the_cache(mode
 
 
 def test_sampling_draws_the_same_tokens_with_and_without_the_cache():
-    model = random_gpt(max_seq_len=40)
+    model = small_gpt(max_seq_len=40)
     first, second = (
         model.generate([1, 2], 38, temperature=1.5, use_cache=use, rng=np.random.default_rng(3))
         for use in (True, False)
@@ -100,7 +88,7 @@ def test_sampling_draws_the_same_tokens_with_and_without_the_cache():
 
 @pytest.mark.parametrize(("prompt", "new"), [(1, 8), (3, 6), (5, 1), (4, 0)])
 def test_the_cache_computes_each_position_once_instead_of_once_per_step(prompt, new):
-    model = random_gpt(max_seq_len=12)
+    model = small_gpt(max_seq_len=12)
     counts = []
     block = model.blocks[-1]
     forward = block.forward
@@ -128,7 +116,7 @@ def test_a_later_token_never_changes_earlier_logits(model, data):
 
 def test_an_earlier_token_changes_every_later_score():
     """Else a cache that forgot everything would pass all the tests above."""
-    model, ids = random_gpt(), np.zeros((1, 12), int)
+    model, ids = small_gpt(), np.zeros((1, 12), int)
     changed = ids.copy()
     changed[0, 3] = 1
     with no_grad():
@@ -206,36 +194,36 @@ MISFITS = {
 
 @pytest.mark.parametrize(("change", "shape", "message"), MISFITS.values(), ids=MISFITS)
 def test_a_cache_that_does_not_fit_is_refused_and_stays_as_it_was(change, shape, message):
-    model = random_gpt(num_layers=3)
+    model = small_gpt(num_layers=3)
     caches = change(filled(model))
-    before = snapshot(caches)
+    before = remembered(caches)
     with no_grad(), pytest.raises(ValueError, match=message):
         model(np.ones(shape, int), caches)
-    assert snapshot(caches) == before
+    assert remembered(caches) == before
 
 
 @pytest.mark.parametrize(("ids", "error"), [([[1, 7]] * 2, IndexError), ([[0.5]] * 2, TypeError), ([1, 2], ValueError)])
 def test_ids_that_are_refused_leave_the_caches_as_they_were(ids, error):
-    model = random_gpt()
+    model = small_gpt()
     caches = filled(model)
-    before = snapshot(caches)
+    before = remembered(caches)
     with no_grad(), pytest.raises(error):
         model(np.array(ids), caches)
-    assert snapshot(caches) == before
+    assert remembered(caches) == before
 
 
 @pytest.mark.parametrize("frozen", [0, 1], ids=["all trained", "first block and embeddings frozen"])
 def test_no_gradient_flows_into_a_cache_and_trying_leaves_it_as_it_was(frozen):
-    model = random_gpt()
+    model = small_gpt()
     caches = filled(model)
-    before = snapshot(caches)
+    before = remembered(caches)
     if frozen:
         for module in (model.token_embedding, model.position_embedding, model.blocks[0]):
             for p in module.parameters():
                 p.requires_grad = False
     with pytest.raises(RuntimeError, match="no_grad"):
         model(np.ones((2, 1), int), caches)
-    assert snapshot(caches) == before
+    assert remembered(caches) == before
 
 
 ALONE = {
@@ -248,11 +236,11 @@ ALONE = {
 
 @pytest.mark.parametrize(("key", "value", "message"), ALONE.values(), ids=ALONE)
 def test_append_refuses_what_does_not_fit_and_stays_as_it_was(key, value, message):
-    cache = filled(random_gpt())[0]
-    before = snapshot([cache])
+    cache = filled(small_gpt())[0]
+    before = remembered([cache])
     with pytest.raises(ValueError, match=message):
         cache.append(np.ones(key), np.ones(value))
-    assert snapshot([cache]) == before
+    assert remembered([cache]) == before
 
 
 def test_a_cache_allocates_once_and_reset_forgets():

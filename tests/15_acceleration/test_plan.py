@@ -6,16 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinytorch
+from tests.models import in_evaluation
 from tests.threads import assert_the_same_in_threads
-from tinytorch import Tensor, nn, zoo
+from tinytorch import nn, zoo
 from tinytorch.acceleration import Plan
 
 few = settings(max_examples=25)
-
-
-def in_evaluation(model, x):
-    with tinytorch.no_grad(), tinytorch.backend("numpy"):
-        return model.eval()(Tensor(x)).data
 
 
 @st.composite

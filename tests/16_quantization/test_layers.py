@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tinytorch
-from tinytorch import Tensor, nn, no_grad
+from tests.models import in_evaluation
+from tinytorch import Tensor, nn
 from tinytorch.quantization import (
     MSEObserver,
     QParams,
@@ -25,11 +25,6 @@ few = settings(max_examples=25)
 def qparams_of(x, bits=8):
     scale, zero_point = choose_qparams(x, bits=bits)
     return QParams(float(scale), int(zero_point), bits)
-
-
-def in_evaluation(model, x):
-    with no_grad(), tinytorch.backend("numpy"):
-        return model.eval()(Tensor(x)).data
 
 
 def error_bound(weight_error, weight, x, x_error):

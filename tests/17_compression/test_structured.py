@@ -8,17 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinytorch
-from tinytorch import Tensor, nn, zoo
+from tests.models import in_evaluation
+from tinytorch import nn, zoo
 from tinytorch.acceleration import Plan
 from tinytorch.compression import prune_filters
 from tinytorch.quantization import INT8Quantizer
 
 few = settings(max_examples=40)
-
-
-def in_evaluation(model, x):
-    with tinytorch.no_grad(), tinytorch.backend("numpy"):
-        return model.eval()(Tensor(x)).data
 
 
 def randomized(model, rng):

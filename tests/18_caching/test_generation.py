@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models import random_gpt
 from tinytorch import is_grad_enabled, nn, no_grad
 from tinytorch.nn.generation import Sampling
 
@@ -16,11 +17,7 @@ prompts = st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=5), 
 
 
 def model(seed: int = 0, max_seq_len: int = 16) -> nn.GPT:
-    rng = np.random.default_rng(seed)
-    gpt = nn.GPT(VOCAB, 8, 2, 2, max_seq_len, rng=rng)
-    for p in gpt.parameters():
-        p.data[...] = rng.normal(0.0, 0.4, p.shape)
-    return gpt
+    return random_gpt(VOCAB, 8, 2, 2, max_seq_len, seed=seed, deviation=0.4)
 
 
 # Prompts of different lengths

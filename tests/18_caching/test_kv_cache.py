@@ -7,24 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models import random_gpt, remembered
 from tinytorch import Tensor, nn, no_grad
 from tinytorch.caching.cached_attention import CachedAttention
 
 few = settings(max_examples=25)
 
 
-def random_gpt(vocab=7, head_dim=3, num_layers=2, num_heads=2, max_seq_len=12, num_kv_heads=None, seed=0) -> nn.GPT:
-    """A GPT whose attention is far from uniform."""
-    rng = np.random.default_rng(seed)
+def small_gpt(vocab=7, head_dim=3, num_layers=2, num_heads=2, max_seq_len=12, num_kv_heads=None, seed=0) -> nn.GPT:
     sizes = vocab, head_dim * num_heads, num_layers, num_heads, max_seq_len
-    model = nn.GPT(*sizes, rng=rng, num_kv_heads=num_kv_heads)
-    for p in model.parameters():
-        p.data[...] = rng.normal(0.0, 0.5, p.shape)
-    return model
-
-
-def snapshot(cache: nn.KVCache) -> list[tuple[int, bytes, bytes]]:
-    return [(layer.length, layer.keys.tobytes(), layer.values.tobytes()) for layer in cache]
+    return random_gpt(*sizes, seed=seed, num_kv_heads=num_kv_heads)
 
 
 # What it holds
@@ -68,7 +60,7 @@ def test_memory_stays_where_it_was_allocated():
 @few
 @given(st.integers(1, 11), st.data())
 def test_after_cutting_it_goes_on_as_if_the_rest_had_never_been(length, data):
-    model, ids = random_gpt(), np.random.default_rng(length).integers(0, 7, (2, 12))
+    model, ids = small_gpt(), np.random.default_rng(length).integers(0, 7, (2, 12))
     kept = data.draw(st.integers(0, length))
     cache = nn.KVCache.of(model, batch_size=2)
     with no_grad():
@@ -86,7 +78,7 @@ def test_after_cutting_it_goes_on_as_if_the_rest_had_never_been(length, data):
 @few
 @given(st.integers(1, 3), st.sampled_from([(2, 1), (4, 2), (4, 1), (3, 3)]), st.integers(1, 12), st.data())
 def test_logits_with_the_cache_equal_those_without_at_every_position(batch, heads, length, data):
-    model = random_gpt(num_heads=heads[0], num_kv_heads=heads[1])
+    model = small_gpt(num_heads=heads[0], num_kv_heads=heads[1])
     ids = np.random.default_rng(length).integers(0, 7, (batch, length))
     cut = data.draw(st.integers(0, length))
     cache = nn.KVCache.of(model, batch)
@@ -98,7 +90,7 @@ def test_logits_with_the_cache_equal_those_without_at_every_position(batch, head
 @few
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 5), st.sampled_from([None, 1]))
 def test_sequences_that_begin_later_give_the_logits_that_they_give_alone(lengths, steps, num_kv_heads):
-    model, rng = random_gpt(num_kv_heads=num_kv_heads), np.random.default_rng(sum(lengths))
+    model, rng = small_gpt(num_kv_heads=num_kv_heads), np.random.default_rng(sum(lengths))
     texts = [rng.integers(0, 7, length + steps) for length in lengths]
     longest = max(lengths)
     cache = nn.KVCache.of(model, len(lengths))
@@ -118,13 +110,13 @@ def test_sequences_that_begin_later_give_the_logits_that_they_give_alone(lengths
 
 @pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
 def test_shared_heads_make_the_cache_smaller_by_the_size_of_the_group(num_kv_heads):
-    full, shared = (nn.KVCache.of(random_gpt(num_heads=4, num_kv_heads=n)) for n in (4, num_kv_heads))
+    full, shared = (nn.KVCache.of(small_gpt(num_heads=4, num_kv_heads=n)) for n in (4, num_kv_heads))
     assert full.nbytes == shared.nbytes * 4 // num_kv_heads
 
 
 def test_shared_heads_compute_what_as_many_equal_heads_compute():
-    shared = random_gpt(num_heads=4, num_kv_heads=2)
-    full = random_gpt(num_heads=4)
+    shared = small_gpt(num_heads=4, num_kv_heads=2)
+    full = small_gpt(num_heads=4)
     state = shared.state_dict()
     for i in range(2):
         for kind in ("weight", "bias"):
@@ -138,7 +130,7 @@ def test_shared_heads_compute_what_as_many_equal_heads_compute():
 
 
 def test_shared_heads_can_be_trained():
-    model, ids = random_gpt(num_heads=4, num_kv_heads=2), np.random.default_rng(0).integers(0, 7, (2, 9))
+    model, ids = small_gpt(num_heads=4, num_kv_heads=2), np.random.default_rng(0).integers(0, 7, (2, 9))
     model(ids).sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -162,9 +154,9 @@ def test_attention_alone_remembers_what_it_was_given(pieces, seed):
 REFUSED = {
     "size 0": (ValueError, r"\(1, 2, 0, 3\)", lambda: nn.KVCache(1, 0, 1, 2, 3)),
     "no layers": (ValueError, "not 0", lambda: nn.KVCache(1, 1, 0, 1, 1)),
-    "heads that do not divide": (ValueError, "4 is no multiple of num_kv_heads 3", lambda: random_gpt(
+    "heads that do not divide": (ValueError, "4 is no multiple of num_kv_heads 3", lambda: small_gpt(
         num_heads=4, num_kv_heads=3)),
-    "no heads": (ValueError, "num_kv_heads 0", lambda: random_gpt(num_kv_heads=0)),
+    "no heads": (ValueError, "num_kv_heads 0", lambda: small_gpt(num_kv_heads=0)),
     "layer outside": (IndexError, r"0 \.\.\. 1, not 2", lambda: CachedAttention(
         nn.MultiHeadAttention(6, 2), nn.KVCache(1, 4, 2, 2, 3), 2)),
     "other heads": (ValueError, "2 heads of keys and values, of 3", lambda: CachedAttention(
@@ -188,7 +180,7 @@ def refusals(model: nn.GPT, cache: nn.KVCache):
     yield ValueError, "cut to 6", lambda: cache.truncate(6)
     yield ValueError, "cut to -1", lambda: cache.truncate(-1)
     yield ValueError, "as many positions", lambda: cache.begin_at(np.array([1]))
-    yield ValueError, "another model", lambda: random_gpt(seed=1)(np.array([[1]]), cache)
+    yield ValueError, "another model", lambda: small_gpt(seed=1)(np.array([[1]]), cache)
     yield ValueError, "full", lambda: model(np.zeros((1, 8), int), cache)
     yield ValueError, "do not belong", lambda: model(np.zeros((2, 1), int), cache)
     yield IndexError, "id 7", lambda: model(np.array([[7]]), cache)
@@ -197,27 +189,27 @@ def refusals(model: nn.GPT, cache: nn.KVCache):
 
 
 def test_after_a_mistake_the_cache_is_as_it_was_and_goes_on():
-    model, cache = random_gpt(), nn.KVCache(1, 12, 2, 2, 3)
+    model, cache = small_gpt(), nn.KVCache(1, 12, 2, 2, 3)
     ids = np.random.default_rng(0).integers(0, 7, (1, 12))
     with no_grad():
         model(ids[:, :5], cache)
-        before = snapshot(cache)
+        before = remembered(cache)
         for error, message, call in refusals(model, cache):
             with pytest.raises(error, match=message):
                 call()
-            assert snapshot(cache) == before
+            assert remembered(cache) == before
         rest = model(ids[:, 5:], cache).data
         np.testing.assert_allclose(rest, model(ids).data[:, 5:], rtol=0, atol=1e-5)
 
 
 def test_a_full_cache_says_so_and_can_be_cut():
-    model, cache = random_gpt(), nn.KVCache(1, 3, 2, 2, 3)
+    model, cache = small_gpt(), nn.KVCache(1, 3, 2, 2, 3)
     with no_grad():
         model(np.array([[1, 2, 3]]), cache)
-        before = snapshot(cache)
+        before = remembered(cache)
         with pytest.raises(ValueError, match="full: it holds 3 of 3"):
             model(np.array([[4]]), cache)
-        assert snapshot(cache) == before
+        assert remembered(cache) == before
         cache.truncate(2)
         model(np.array([[4]]), cache)
 
@@ -225,9 +217,9 @@ def test_a_full_cache_says_so_and_can_be_cut():
 def test_an_emptied_cache_may_be_filled_by_another_model():
     cache = nn.KVCache(1, 12, 2, 2, 3)
     with no_grad():
-        random_gpt()(np.array([[1]]), cache)
+        small_gpt()(np.array([[1]]), cache)
         cache.reset()
-        random_gpt(seed=1)(np.array([[1]]), cache)
+        small_gpt(seed=1)(np.array([[1]]), cache)
     assert cache.length == 1
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models import random_gpt
 from tinytorch import nn, no_grad
 from tinytorch.caching.paged import PagedKVCache
 from tinytorch.caching.pages import OutOfPages, PagePool
@@ -14,13 +15,9 @@ few = settings(max_examples=25)
 LAYERS, HEADS, DIM = 2, 2, 3
 
 
-def random_gpt(num_heads=2, num_kv_heads=None, max_seq_len=40, seed=0) -> nn.GPT:
-    """A GPT whose attention is far from uniform."""
-    rng = np.random.default_rng(seed)
-    model = nn.GPT(7, DIM * num_heads, LAYERS, num_heads, max_seq_len, rng=rng, num_kv_heads=num_kv_heads)
-    for p in model.parameters():
-        p.data[...] = rng.normal(0.0, 0.5, p.shape)
-    return model
+def small_gpt(num_heads=2, num_kv_heads=None, max_seq_len=40, seed=0) -> nn.GPT:
+    sizes = 7, DIM * num_heads, LAYERS, num_heads, max_seq_len
+    return random_gpt(*sizes, seed=seed, num_kv_heads=num_kv_heads)
 
 
 # With a model
@@ -29,7 +26,7 @@ def random_gpt(num_heads=2, num_kv_heads=None, max_seq_len=40, seed=0) -> nn.GPT
 @few
 @given(st.sampled_from([1, 4, 16]), st.sampled_from([(2, 2), (4, 2), (4, 1)]), st.integers(1, 20), st.integers(0, 99))
 def test_generation_gives_the_logits_that_it_gives_without_a_cache(page_size, heads, prompt, seed):
-    model, ids = random_gpt(*heads), np.random.default_rng(seed).integers(0, 7, (1, 40))
+    model, ids = small_gpt(*heads), np.random.default_rng(seed).integers(0, 7, (1, 40))
     cache = PagedKVCache(PagePool.of(model, 40, page_size))
     with no_grad():
         parts = [model(ids[:, :prompt], past_key_values=cache).data]
@@ -40,7 +37,7 @@ def test_generation_gives_the_logits_that_it_gives_without_a_cache(page_size, he
 
 @pytest.mark.parametrize("page_size", [1, 4, 16])
 def test_generate_takes_it_as_a_cache(page_size):
-    model, prompt = random_gpt(), np.array([3, 1, 4, 1, 5])
+    model, prompt = small_gpt(), np.array([3, 1, 4, 1, 5])
     cache = PagedKVCache(PagePool.of(model, 39 // page_size + 1, page_size))
     expected = model.generate(prompt, 35, rng=np.random.default_rng(0), use_cache=False)
     np.testing.assert_array_equal(model.generate(prompt, 35, rng=np.random.default_rng(0), cache=cache), expected)
@@ -50,7 +47,7 @@ def test_generate_takes_it_as_a_cache(page_size):
 @few
 @given(st.sampled_from([1, 4, 16]), st.integers(1, 20), st.integers(0, 99))
 def test_texts_that_part_after_a_fork_are_both_right(page_size, shared, seed):
-    model, rng = random_gpt(), np.random.default_rng(seed)
+    model, rng = small_gpt(), np.random.default_rng(seed)
     texts = rng.integers(0, 7, (2, 30))
     texts[1, :shared] = texts[0, :shared]
     pool = PagePool.of(model, 60, page_size)
@@ -72,7 +69,7 @@ def test_texts_that_part_after_a_fork_are_both_right(page_size, shared, seed):
 @few
 @given(st.sampled_from([1, 4, 16]), st.integers(0, 20), st.integers(0, 99))
 def test_a_prompt_that_begins_like_another_goes_on_from_its_pages(page_size, common, seed):
-    model, rng = random_gpt(), np.random.default_rng(seed)
+    model, rng = small_gpt(), np.random.default_rng(seed)
     texts = rng.integers(0, 7, (2, 21))
     texts[1, :common] = texts[0, :common]
     pool = PagePool.of(model, 60, page_size)
@@ -91,7 +88,7 @@ def test_a_prompt_that_begins_like_another_goes_on_from_its_pages(page_size, com
 
 
 def test_out_of_pages_changes_nothing_and_the_sequence_goes_on_once_pages_are_free():
-    model, ids = random_gpt(), np.random.default_rng(0).integers(0, 7, (1, 12))
+    model, ids = small_gpt(), np.random.default_rng(0).integers(0, 7, (1, 12))
     pool = PagePool.of(model, 3, 4)
     cache, other = PagedKVCache(pool), PagedKVCache(pool)
     with no_grad():
@@ -145,14 +142,14 @@ def refusals(pool: PagePool, cache: PagedKVCache, prefixes: PrefixCache):
     yield ValueError, "float64", lambda: prefixes.match([1.0, 2.0])
     yield ValueError, r"\(1, 2\)", lambda: prefixes.match([[1, 2]])
     yield ValueError, "-1 pages", lambda: prefixes.evict(-1)
-    yield ValueError, "do not belong", lambda: random_gpt(num_heads=4)(np.array([[1]]), cache)
-    yield ValueError, "do not belong to one sequence", lambda: random_gpt()(np.array([[1], [2]]), cache)
-    yield ValueError, "another model", lambda: random_gpt(seed=1).generate([1], 1, cache=cache)
-    yield ValueError, "too small: it holds 6 of 32", lambda: random_gpt().generate([1] * 30, 1, cache=cache)
+    yield ValueError, "do not belong", lambda: small_gpt(num_heads=4)(np.array([[1]]), cache)
+    yield ValueError, "do not belong to one sequence", lambda: small_gpt()(np.array([[1], [2]]), cache)
+    yield ValueError, "another model", lambda: small_gpt(seed=1).generate([1], 1, cache=cache)
+    yield ValueError, "too small: it holds 6 of 32", lambda: small_gpt().generate([1] * 30, 1, cache=cache)
 
 
 def test_after_a_mistake_all_is_as_it_was():
-    model, ids = random_gpt(), np.random.default_rng(0).integers(0, 5, (1, 12))
+    model, ids = small_gpt(), np.random.default_rng(0).integers(0, 5, (1, 12))
     pool = PagePool.of(model, 8, 4)
     cache, prefixes = PagedKVCache(pool), PrefixCache(pool)
 
@@ -196,7 +193,7 @@ USES = {
     "truncate": lambda cache, _: cache.truncate(0),
     "reset": lambda cache, _: cache.reset(),
     "release": lambda cache, _: cache.release(),
-    "a model": lambda cache, _: random_gpt()(np.array([[1]]), cache),
+    "a model": lambda cache, _: small_gpt()(np.array([[1]]), cache),
     "insert": lambda cache, _: PrefixCache(cache.pool).insert([1], cache),
 }
 
@@ -213,7 +210,7 @@ def test_a_released_cache_says_so_whatever_is_done_with_it(use):
 
 
 def test_an_emptied_pool_may_be_filled_by_another_model():
-    first, second = random_gpt(), random_gpt(seed=1)
+    first, second = small_gpt(), small_gpt(seed=1)
     cache = PagedKVCache(PagePool.of(first, 8, 4))
     first.generate([1, 2], 3, cache=cache)
     with pytest.raises(ValueError, match="another model: release them all"):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.models import random_gpt
 from tinytorch import backend, data, nn, no_grad, zoo
 from tinytorch.caching.quantized import QuantizedKVCache
 from tinytorch.kernels.int8_attention import attend_codes
@@ -14,11 +15,7 @@ SIZES = st.integers(1, 9)
 
 
 def gpt(seed: int = 0, **how) -> nn.GPT:
-    rng = np.random.default_rng(seed)
-    model = nn.GPT(7, 16, 2, 4, 24, rng=rng, **how)
-    for p in model.parameters():
-        p.data[...] = rng.normal(0.0, 0.4, p.shape)
-    return model
+    return random_gpt(7, 16, 2, 4, 24, seed=seed, deviation=0.4, **how)
 
 
 # Attention to codes

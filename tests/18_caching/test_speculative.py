@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models import random_gpt
 from tinytorch import nn, no_grad
 from tinytorch.caching.speculative import speculate
 from tinytorch.nn.generation import Sampling
@@ -13,11 +14,7 @@ VOCAB = 5
 
 
 def gpt(seed: int, width: int = 8, layers: int = 2, vocab: int = VOCAB, max_seq_len: int = 20) -> nn.GPT:
-    rng = np.random.default_rng(seed)
-    model = nn.GPT(vocab, width, layers, 2, max_seq_len, rng=rng)
-    for p in model.parameters():
-        p.data[...] = rng.normal(0.0, 0.4, p.shape)
-    return model
+    return random_gpt(vocab, width, layers, 2, max_seq_len, seed=seed, deviation=0.4)
 
 
 @settings(max_examples=25)

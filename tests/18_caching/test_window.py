@@ -5,17 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models import random_gpt
 from tinytorch import nn, no_grad
 from tinytorch.caching.window import WindowKVCache, WindowLayer
 from tinytorch.kernels.attention import attention
 
 
 def gpt(seed: int = 0, **how) -> nn.GPT:
-    rng = np.random.default_rng(seed)
-    model = nn.GPT(7, 8, 2, 4, 40, rng=rng, **how)
-    for p in model.parameters():
-        p.data[...] = rng.normal(0.0, 0.4, p.shape)
-    return model
+    return random_gpt(7, 8, 2, 4, 40, seed=seed, deviation=0.4, **how)
 
 
 def cache_of(model: nn.GPT, window: int, sinks: int, batch: int = 1) -> WindowKVCache:

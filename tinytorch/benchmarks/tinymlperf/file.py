@@ -160,24 +160,6 @@ def check_name(name: str, limits: Limits) -> str:
     return name
 
 
-def _opened(path: str | Path) -> tuple[io.FileIO, int]:
-    """Open a regular file; return its size, too."""
-    try:
-        file = io.FileIO(path, "rb", opener=_open)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise Rejected(Code.NOT_A_FILE, f"the file cannot be opened: {reason}") from None
-    found = os.fstat(file.fileno())
-    if not stat.S_ISREG(found.st_mode):
-        file.close()
-        raise Rejected(Code.NOT_A_FILE, "the path is not a regular file: give that of a safetensors file")
-    return file, found.st_size
-
-
-def _too_large(size: int, limits: Limits) -> Rejected:
-    return Rejected(Code.TOO_LARGE, f"the file has {size:,} bytes, over {limits.file_bytes:,}")
-
-
 def _open(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe that nobody writes to does not wait
 

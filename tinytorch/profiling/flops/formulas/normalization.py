@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tinytorch.ops import normalization as ops
 from tinytorch.profiling.flops.count import Count, counts, traffic
 from tinytorch.profiling.flops.formulas.parts import result
@@ -20,7 +22,7 @@ _RUNNING = 7  # a channel: mean += momentum (m - mean) three, var += momentum (v
 def _layer_norm(operation: Operation) -> Count:
     """Groups are the rows of x (..., D)."""
     x, y = operation.inputs[0], result(operation)
-    return Count(flops=ELEMENT * x.size + GROUP * _rows(x.shape), bytes=traffic(operation.inputs, y))
+    return Count(flops=ELEMENT * x.size + GROUP * math.prod(x.shape[:-1]), bytes=traffic(operation.inputs, y))
 
 
 @counts(ops.LayerNorm, "backward")
@@ -28,14 +30,7 @@ def _layer_norm_grad(operation: Operation) -> Count:
     """All three gradients, whichever are asked for: the `Function` computes them together."""
     x, weight = operation.saved[:2]
     moved = traffic(result(operation), operation.saved, x, weight, weight)
-    return Count(flops=_ELEMENT_GRAD * x.size + _GROUP_GRAD * _rows(x.shape), bytes=moved)
-
-
-def _rows(shape: tuple[int, ...]) -> int:
-    rows = 1
-    for n in shape[:-1]:
-        rows *= n
-    return rows
+    return Count(flops=_ELEMENT_GRAD * x.size + _GROUP_GRAD * math.prod(x.shape[:-1]), bytes=moved)
 
 
 @counts(ops.BatchNorm2d, "forward")
