@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -236,10 +237,11 @@ def test_an_unknown_model_is_an_error_that_lists_the_known_ones():
 def test_a_file_is_replaced_at_once(tmp_path, monkeypatch):
     """A crash before the replacement leaves the old contents."""
     files.write(tmp_path / "new folder" / "file", b"old")
-    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("crash")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("crash")))
     with pytest.raises(OSError, match="crash"):
         files.write(tmp_path / "new folder" / "file", b"new")
     assert (tmp_path / "new folder" / "file").read_bytes() == b"old"
+    assert len(list((tmp_path / "new folder").iterdir())) == 1
 
 
 # The command line

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from nbformat import NotebookNode
 from yaml import YAMLError
 
 from tinytorch.book.includes import IncludeError, expand
+from tinytorch.data import files
 from tinytorch.kernels.progress import progress_bar
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -177,16 +177,7 @@ def outputs(nb: NotebookNode) -> Iterator[NotebookNode]:
 def write(nb: NotebookNode, path: Path) -> None:
     """Write ``nb`` at once: a reader of ``path`` sees the old notebook or the new one, never half of one."""
     nbformat.validate(nb)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".ipynb")
-    temporary = Path(name)
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(nbformat.writes(nb).rstrip("\n") + "\n")
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    files.write(path, (nbformat.writes(nb).rstrip("\n") + "\n").encode())
 
 
 def build(source: Path) -> Path:

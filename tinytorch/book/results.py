@@ -31,6 +31,7 @@ from typing import Any
 
 from tinytorch.book.row import Row
 from tinytorch.book.speedups import PLOTS, alt, draw
+from tinytorch.data import files
 from tinytorch.kernels.machine import machine
 
 ROOT = Path(__file__).parents[2]
@@ -101,9 +102,7 @@ def record(run: str, command: str, rows: Mapping[str, Mapping[str, Any]], path: 
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     entry = {"command": command, "date": today, "machine": machine(), "rows": {k: dict(v) for k, v in rows.items()}}
     text = json.dumps(_read(path) | {run: entry}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    temporary.replace(path)
+    files.write(path, text.encode())
 
 
 def _runs(paths: Iterable[Path]) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tinytorch.data.files import write
 from tinytorch.kernels import sparse
 from tinytorch.kernels.backend import backend, compiled, current_backend
 from tinytorch.kernels.machine import cpu_name
 from tinytorch.kernels.progress import progress_bar
-from tinytorch.zoo.files import write
 
 _STOPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _ROUNDS = 9

@@ -14,13 +14,13 @@ import gzip
 import hashlib
 import json
 import lzma
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinytorch.data import files
 from tinytorch.data.files import FOLDER, format_idx, parse_idx
 from tinytorch.data.text import VOCABULARY
 
@@ -42,9 +42,7 @@ ORIGINALS = {  # SHA-256 of the unpacked files: Debian packs them anew
 def write(file: str, raw: bytes) -> dict[str, Any]:
     """Pack `raw` into the data folder, replacing the file at once; return its entry for the card."""
     packed = lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME)
-    temporary = FOLDER / f"{file}.part"
-    temporary.write_bytes(packed)
-    os.replace(temporary, FOLDER / file)
+    files.write(FOLDER / file, packed)
     return {"bytes": len(packed), "sha256": hashlib.sha256(raw).hexdigest()}
 
 

@@ -1,4 +1,4 @@
-"""Reading the data files that ship with the package; each is checked against the SHA-256 in its card."""
+"""Reading the data files that ship with the package, each checked against its card, and writing files at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
+import secrets
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,20 @@ class DataError(RuntimeError):
     """A data file is missing or damaged; the message says what to run."""
 
 
+def write(path: Path, raw: bytes) -> None:
+    """Replace a file at once: readers see the old contents or the new ones, also after a crash or Ctrl-C."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")  # two may write at the same time
+    try:
+        with temporary.open("xb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def card(name: str) -> dict[str, Any]:
     """Return the card of a data set: its source, licence, and the SHA-256 of each of its files, unpacked."""
     path = FOLDER / f"{name}.json"
@@ -28,6 +44,13 @@ def card(name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}). {_RESTORE}") from None
     return loaded
+
+
+def source_of(name: str) -> dict[str, Any]:
+    """Return what the card of a model trained on a data set says of it: title, licence, and SHA-256 of its files."""
+    known = card(name)
+    used = {file: entry["sha256"] for file, entry in known["files"].items()}
+    return {"title": known["title"], "licence": known["licence"], "sha256_unpacked": used}
 
 
 def read(name: str, file: str, folder: Path = FOLDER) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
+from tinytorch.data.files import write
+
 
 def write_text(text: str, path: str | PathLike[str]) -> None:
     """Write a text file: whoever opens it sees the old content or the new, never a part.
@@ -21,9 +23,4 @@ def write_text(text: str, path: str | PathLike[str]) -> None:
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into: make it first")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file in it")
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write(path, text.encode())

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from tinytorch.data import files
 from tinytorch.kernels import int8
 from tinytorch.quantization.layers import QuantizedConv2d, QuantizedLinear, QuantizedPool2d
 from tinytorch.quantization.model import QuantizedLayer, QuantizedModel
 from tinytorch.quantization.tensor import QParams
-from tinytorch.zoo import files
 
 _OPSET, _IR_VERSION = 13, 7  # the first with a scale for each channel, and the file format of its time
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as parse
 from safetensors.numpy import save as pack
 
-from tinytorch.data import DataError
+from tinytorch.data.files import DataError, write
 from tinytorch.zoo.sparse_files import KEY, pack_sparse, unpack_sparse
 
 FOLDER = Path(__file__).parent / "weights"
-
-
-def write(path: Path, raw: bytes) -> None:
-    """Replace a file at once: readers see the old contents or the new ones, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:

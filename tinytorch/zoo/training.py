@@ -124,8 +124,6 @@ def _command(name: str, r: Recipe, seed: int, total: int) -> str:
 
 
 def _card(name: str, r: Recipe, model: Any, seed: int, total: int) -> dict[str, Any]:
-    known = data.files.card(r.dataset)
-    used = {file: entry["sha256"] for file, entry in known["files"].items()}
     return {
         "name": name,
         "parameters": model.num_parameters(),
@@ -135,6 +133,6 @@ def _card(name: str, r: Recipe, model: Any, seed: int, total: int) -> dict[str, 
             "optimizer": "AdamW", "steps": total, "warmup_steps": r.warmup_steps, "lr": r.lr, "betas": list(r.betas),
             "weight_decay": r.weight_decay, "max_grad_norm": r.max_grad_norm,
         },
-        "data": {"title": known["title"], "licence": known["licence"], "sha256_unpacked": used},
+        "data": data.files.source_of(r.dataset),
         "rows": {r.metric["name"]: {"value": r.evaluate(model), "unit": r.metric["unit"], "what": r.metric["what"]}},
     }  # fmt: skip

@@ -12,10 +12,8 @@ import io
 import json
 import os
 import re
-import secrets
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import numpy as np
 from tinytorch.benchmarks.tinymlperf.limits import Limits
 from tinytorch.benchmarks.tinymlperf.rejection import Code, Rejected, quoted
 from tinytorch.benchmarks.tinymlperf.strict_json import parse_json
+from tinytorch.data import files
 
 DTYPES: dict[str, np.dtype] = {
     "F32": np.dtype("<f4"),
@@ -115,18 +114,7 @@ def write(
     """
     raw = pack(metadata, arrays)
     unpack(raw, limits)
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")  # two may write at the same time
-    try:
-        with temporary.open("xb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    files.write(Path(path), raw)
 
 
 def pack(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -16,7 +16,6 @@ from tinytorch.compression.study.points import AIMS, RECIPE, Point, images, poin
 from tinytorch.compression.study.shipped import FOLDER, RESULTS, save
 from tinytorch.kernels.machine import machine
 from tinytorch.kernels.progress import progress_bar
-from tinytorch.zoo import files
 from tinytorch.zoo.evaluation import accuracy
 from tinytorch.zoo.training import Interrupted
 
@@ -139,19 +138,17 @@ def _write(folder: Path, found: dict[str, list[float]]) -> None:
     ordered = {name: found[name] for name in points() if name in found}
     entry = {"command": COMMAND, "date": today, "machine": machine(), "recipe": RECIPE, "values": ordered}
     text = json.dumps({RUN: entry | {"rows": rows(ordered)}}, indent=1, ensure_ascii=False) + "\n"
-    files.write(folder / RESULTS.name, text.encode())
+    data.files.write(folder / RESULTS.name, text.encode())
 
 
 def _card(name: str, point: Point, model: nn.Sequential, value: float) -> dict[str, Any]:
-    known = data.files.card("fashion_mnist")
-    used = {file: entry["sha256"] for file, entry in known["files"].items()}
     return {
         "name": name,
         "what": point.words,
         "command": f"{COMMAND} --only {name}",
         "seed": 0,
         "recipe": {"optimizer": "AdamW", "epochs": point.epochs} | RECIPE,
-        "data": {"title": known["title"], "licence": known["licence"], "sha256_unpacked": used},
+        "data": data.files.source_of("fashion_mnist"),
         "sparsity": round(measure_sparsity(model).sparsity, 6),
         "rows": {"accuracy": {"value": value, "unit": "%", "what": "right answers on the 10,000 test images"}},
     }
