@@ -188,9 +188,12 @@ def test_a_loss_that_is_no_number_stops_the_training():
     model = small()
     pruner = MagnitudePruner(0.7).prepare(model)
     model[4].bias.data[0] = np.nan
+    before = [p.data.copy() for p in model.parameters()]
     with pytest.raises(FloatingPointError, match="the loss is nan at step 0: begin anew, with a lower lr"):
         tuned(model, pruner=pruner)
     assert_zeros_hold(model, pruner)
+    for p, array in zip(model.parameters(), before, strict=True):
+        np.testing.assert_array_equal(p.data, array)
 
 
 def test_nothing_goes_to_stderr_where_that_is_no_terminal(capsys):
