@@ -91,7 +91,8 @@ def unpack(raw: bytes, limits: Limits | None = None) -> tuple[dict[str, str], di
         raise Rejected(Code.TRUNCATED, f"the file has {len(raw)} bytes; the first 8 say how long its header is")
     length, rest = int.from_bytes(raw[:8], "little"), len(raw) - 8
     if length > limits.header_bytes:
-        raise Rejected(Code.TOO_LARGE, f"the header has {length:,} bytes, over {limits.header_bytes:,}")
+        what = f"the first 8 bytes tell of a header of {length:,} bytes, over {limits.header_bytes:,}"
+        raise Rejected(Code.TOO_LARGE, f"{what}: send a safetensors file, as `tinymlperf export` writes it")
     if length > rest:
         raise Rejected(Code.TRUNCATED, f"the header has {length:,} bytes, but the file ends after {rest:,}")
     metadata, tensors = _header(raw[8 : 8 + length], limits)
