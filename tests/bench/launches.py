@@ -1,7 +1,7 @@
 """A measurement repeated in processes of its own.
 
-Where a program's memory happens to lie changes its speed by about a percent, and stays the same until it is started
-again; so a verdict between programs takes several launches. Each gives one value for each row; published are their
+A program's speed differs by about a percent from one launch to the next, and stays what it is until the program ends; so
+a verdict between programs takes several launches. Each gives one value for each row; published are their
 median and, as the interval, the smallest and the largest: of five launches that covers the true median 15 times in 16.
 """
 
