@@ -3,6 +3,7 @@
 import base64
 import re
 import xml.etree.ElementTree as ET
+from contextlib import nullcontext
 from unittest import mock
 
 import matplotlib
@@ -48,6 +49,26 @@ FIGURES = {
 def test_svg_is_the_same_each_time_and_small(make):
     assert to_svg(make()) == to_svg(make())
     assert len(to_svg(make())) < 30_000
+
+
+@pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
+def test_a_figure_that_is_laid_out_first_is_drawn_as_by_matplotlib_and_left_as_it_was(make):
+    figure = make()
+    before = figure.get_layout_engine(), figure.canvas, figure.dpi
+    ours = to_svg(figure)
+    assert (figure.get_layout_engine(), figure.canvas, figure.dpi) == before
+    with mock.patch("tinytorch.book.svg._laid_out", return_value=nullcontext()):
+        assert to_svg(make()) == ours
+
+
+def test_powers_on_a_logarithmic_axis_are_plain_text_and_what_is_not_a_power_stays():
+    figure, (left, right) = subplots(ncols=2)
+    left.loglog([1e-3, 1e2], [20, 90])
+    right.semilogx([8, 256], [1, 2], base=2)
+    right.set_xticks([8, 256], ["8", "many"])
+    words = re.findall(r">([^<>]+)</text>", to_svg(figure))
+    assert {"10⁻²", "10⁰", "10²", "2×10¹", "6×10¹", "8", "many", "1.0"} <= set(words)
+    assert not [word for word in words if "$" in word or "{" in word]
 
 
 @pytest.mark.parametrize("make", FIGURES.values(), ids=FIGURES)
