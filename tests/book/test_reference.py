@@ -35,7 +35,7 @@ PACKAGES = (
     "tinytorch.zoo",
     "tinytorch.book",
 )
-NO_OPERATIONS = {"backend", "dot", "machine", "progress", "warmup"}  # of the modules of kernels
+NO_OPERATIONS = {"backend", "dot", "machine", "progress", "together", "warmup"}  # of the modules of kernels
 _ENTRY = re.compile(r"^\.\. (?:auto|py:)(\w+):: (tinytorch[\w.]+)\n((?:   .*\n|\n(?=   ))*)", re.MULTILINE)
 _SECTION = re.compile(r"^(\w+)\n-+$", re.MULTILINE)
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import functools
 import importlib
 import operator
-import os
 import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from tinytorch.kernels.machine import usable_cores
 
 BACKENDS = ("naive", "numpy", "numba")
 
@@ -98,7 +99,7 @@ def set_num_threads(count: int | None) -> None:
     """
     global _threads
     if count is None:
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = usable_cores()
     if operator.index(count) < 1:
         raise ValueError(f"kernels need at least one thread, got {count}")
     _threads = operator.index(count)

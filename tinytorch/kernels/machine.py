@@ -27,6 +27,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cpu_name() -> str:
     """Return the processor's name, as far as the system tells it."""
     if _LINUX.is_file() and (name := re.search(r"^model name\s*: (.+)$", _LINUX.read_text(), re.MULTILINE)):

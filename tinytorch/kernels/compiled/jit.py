@@ -28,6 +28,7 @@ from numba.core import event, sigutils
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
+from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 from tqdm import tqdm
 
@@ -81,8 +82,7 @@ class _OnDisk(_Cache):
     def _file(self, signature: Any, codegen: Any) -> Path | None:
         """Return where a function of that signature lies; None if it depends on something without a lasting name."""
         arguments, _ = sigutils.normalize_signature(signature)
-        around = numba.__version__, sys.version, codegen.magic_tuple()
-        parts = around, _identity(self._function), [_spell(a) for a in arguments]
+        parts = _around(codegen), _identity(self._function), [_spell(a) for a in arguments]
         if " at 0x" in repr(parts):
             return None
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -118,6 +118,17 @@ class _OnDisk(_Cache):
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+def _around(codegen: Any) -> tuple[Any, ...]:
+    return numba.__version__, sys.version, codegen.magic_tuple()
+
+
+def file_for_all(name: str) -> Path:
+    """Return a place in the cache folder for what is true of all functions, with this Numba on this processor."""
+    _make(cache_folder())
+    around = repr(_around(cpu_target.target_context.codegen()))
+    return cache_folder() / f"{name}-{hashlib.sha256(around.encode()).hexdigest()[:24]}"
 
 
 @cache
