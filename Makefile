@@ -21,7 +21,7 @@ test: check ## run every test; TORCH=1 also compares with PyTorch and onnxruntim
 	$(BIN)/pytest -rs -n 2 --dist loadfile --ignore=tests/browser
 	$(BIN)/python -m tinytorch.profiling.self_test --quick
 	$(BIN)/python -m tests.regression.gate
-	$(BIN)/pytest --nbval -n 2 --dist loadfile chapters
+	$(BIN)/pytest --nbval chapters
 	$(BIN)/jupyter-book build -W -n --keep-going --all .
 	BOOK_IS_BUILT=1 $(BIN)/pytest -rs --no-fold-skipped -n 2 tests/browser
 
