@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from tinytorch.kernels.machine import usable_cores
 
+_NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open one
 _POLL, _PATIENCE = 0.2, 300.0  # seconds: between two looks at a lock, and until a process goes on without it
 
 
@@ -66,7 +67,9 @@ def helped_by(function: Callable[[], object]) -> Iterator[None]:
     helper, none = None, subprocess.DEVNULL
     if usable_cores() > 1 and sys.executable:
         with suppress(OSError):
-            helper = subprocess.Popen(command, env=environment, stdin=none, stdout=none, stderr=none)
+            helper = subprocess.Popen(
+                command, env=environment, stdin=none, stdout=none, stderr=none, creationflags=_NO_WINDOW
+            )
     try:
         yield
     finally:
