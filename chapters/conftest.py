@@ -19,6 +19,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     looks_inside = options.usepdb or options.collectonly
     if compares and is_free and not looks_inside and usable_cores() > 1 and _notebooks(config) > 1:
         options.numprocesses, options.dist = 2, "loadfile"
+        # side by side, a BLAS that takes all cores in each makes chapter 14, which leaves it its threads, far slower
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _notebooks(config: pytest.Config) -> int:

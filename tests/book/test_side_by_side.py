@@ -24,6 +24,7 @@ def conftest(monkeypatch):
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "usable_cores", lambda: 4)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "8")
     return module
 
 
@@ -51,6 +52,16 @@ def processes(conftest, folder, *arguments, **options):
 def test_two_notebooks_are_shared_between_two_processes(conftest, folder, arguments):
     assert processes(conftest, folder, *arguments) == (2, "loadfile")
     assert processes(conftest, folder, *arguments, nbval=False, nbval_lax=True) == (2, "loadfile")
+
+
+def test_side_by_side_a_blas_has_one_thread_in_each_unless_it_was_told_otherwise(conftest, folder, monkeypatch):
+    processes(conftest, folder, ".")
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "8"
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    processes(conftest, folder, "first.ipynb")
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
+    processes(conftest, folder, ".")
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
 
 
 @pytest.mark.parametrize("options", [{"numprocesses": 0}, {"usepdb": True}, {"collectonly": True}, {"nbval": False}])
