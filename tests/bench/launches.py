@@ -1,8 +1,8 @@
 """A measurement repeated in processes of its own.
 
-A program's speed differs by about a percent from one launch to the next, and stays what it is until the program ends; so
-a verdict between programs takes several launches. Each gives one value for each row; published are their
-median and, as the interval, the smallest and the largest: of five launches that covers the true median 15 times in 16.
+A program's speed differs by about a percent from one launch to the next, and stays what it is until the program ends;
+so a verdict between programs takes several launches. Each gives one value for each row; published are their median and,
+as the interval, the smallest and the largest: of five launches that covers the true median 15 times in 16.
 """
 
 from __future__ import annotations
