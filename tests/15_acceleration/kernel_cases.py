@@ -18,6 +18,7 @@ from tinytorch.kernels import (
     normalization,
     pool,
     softmax,
+    sparse,
     update,
 )
 
@@ -155,6 +156,14 @@ def attention_grad_case(draw, array):
     return array(*out.shape), q, k, v, array(*out.shape, values=out), array(*kept.shape, values=kept), is_causal, *grads
 
 
+def kept(weight):
+    """Return a weight without every third number."""
+    weight = np.array(weight)
+    weight.reshape(-1)[::3] = 0
+    rows = sparse.Rows.from_dense(weight)
+    return decoding.Kept(rows.values, rows.indices, rows.indptr, sparse.Product(rows))
+
+
 def decoder_step_case(draw, array):
     shared, group = draw(st.sampled_from([(1, 1), (2, 1), (1, 2)]))
     depth, wide, batch = draw(widths), draw(widths), draw(st.sampled_from([0, 1, 4, 5]))
@@ -163,9 +172,13 @@ def decoder_step_case(draw, array):
     sizes = (width,), (width,), (rows, width), (rows,), (width, width), (width,)
     sizes += (width,), (width,), (wide, width), (wide,), (width, wide), (width,)
     layers, vocab = draw(st.integers(1, 2)), draw(widths)
-    blocks = tuple(decoding.BlockWeights(*(array(*size) for size in sizes)) for _ in range(layers))
-    ends = (past + 1, width), (width,), (width,), (vocab, width)
-    weights = decoding.DecoderWeights(blocks, *(array(*size) for size in ends))
+
+    def weight(*size):
+        return kept(array(*size)) if len(size) == 2 and draw(st.booleans()) else array(*size)
+
+    blocks = tuple(decoding.BlockWeights(*(weight(*size) for size in sizes)) for _ in range(layers))
+    ends = array(past + 1, width), array(width), array(width), weight(vocab, width)
+    weights = decoding.DecoderWeights(blocks, *ends)
     length, rng = past + draw(st.integers(1, 2)), np.random.default_rng(draw(st.integers(0, 9)))
     caches = (array(layers, batch, shared, length, depth, written=True) for _ in range(2))
     ids, starts = rng.integers(0, vocab, batch), rng.integers(0, past + 1, batch)

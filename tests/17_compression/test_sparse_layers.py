@@ -109,3 +109,12 @@ def test_weights_that_are_no_numbers_are_refused(make, kind):
     dense.weight.data.reshape(-1)[:2] = np.nan, np.inf
     with pytest.raises(ValueError, match="is NaN or infinite at 2 of"):
         kind.from_dense(dense)
+
+
+def test_other_values_and_another_bias_count_from_the_next_call_on():
+    layer, x = SparseLinear.from_dense(linear()), Tensor(np.eye(40, dtype=np.float32))
+    layer(x)
+    given = np.ones(24, np.float32)
+    layer.values, layer.bias = 2 * layer.values, given
+    given[:] = 9  # a copy was taken
+    np.testing.assert_allclose(layer(x).data, layer.rows.to_dense().T + 1, rtol=1e-6)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from tinytorch import nn
 from tinytorch.kernels import sparse
 from tinytorch.kernels.conv import output_size
+from tinytorch.kernels.decoding import Kept
 from tinytorch.nn.finite import check_finite
 from tinytorch.ops.sparse import SparseLayer
 from tinytorch.tensor import Tensor
@@ -21,16 +22,24 @@ class _SparseLayer(nn.Module):
     def __init__(self, rows: sparse.Rows, bias: np.ndarray | None) -> None:
         super().__init__()
         for name, array in (("values", rows.values), ("indices", rows.indices), ("indptr", rows.indptr)):
-            self.register_buffer(name, _fixed(array))
-        self.bias: np.ndarray | None = None
+            self.register_buffer(name, array)
+        self.bias = None
         if bias is not None:
-            self.register_buffer("bias", _fixed(bias))
+            self.register_buffer("bias", bias)
         self._columns = rows.columns
-        self._networks: dict[tuple[int, ...], sparse.Network] = {}
 
     values: np.ndarray
     indices: np.ndarray
     indptr: np.ndarray
+    bias: np.ndarray | None
+    _networks: dict[tuple[int, ...], sparse.Network]
+    _product: sparse.Product | None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("values", "indices", "indptr", "bias"):
+            value = None if value is None else _fixed(value)
+            vars(self).update(_networks={}, _product=None)  # they were made of what stood here
+        super().__setattr__(name, value)
 
     @property
     def rows(self) -> sparse.Rows:
@@ -61,6 +70,11 @@ class _SparseLayer(nn.Module):
         """Compute the layer of (N, ...)."""
         network = self.network(x.shape[1:])
         return SparseLayer.apply(x, network.described, network)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for name in self._buffers:  # copies of arrays can be written
+            getattr(self, name).flags.writeable = False
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Refuse: the weights are fixed. Load the dense layer, and convert it."""
@@ -102,6 +116,15 @@ class SparseLinear(_SparseLayer):
     def spec(self) -> sparse.Linear:
         """Return the layer as the kernels know it."""
         return sparse.Linear(self.rows, self.bias)
+
+    def for_step(self) -> Kept | None:
+        """Return the weights for a whole step of a GPT in one call; None from a class that may compute otherwise."""
+        if type(self) is not SparseLinear:
+            return None
+        if self._product is None:
+            vars(self)["_product"] = sparse.Product(self.rows)
+        assert self._product is not None
+        return Kept(self.values, self.indices, self.indptr, self._product)
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply. A ValueError names both sizes if the last axis does not fit, a TypeError a dtype not float32."""

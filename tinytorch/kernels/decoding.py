@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinytorch.kernels import sparse
 from tinytorch.kernels.activation import gelu, gelu_naive
 from tinytorch.kernels.attention import attention_naive
 from tinytorch.kernels.backend import kernel
 from tinytorch.kernels.dynamic import Product, dynamic_linear, dynamic_linear_naive
 from tinytorch.kernels.normalization import layer_norm, layer_norm_naive
 from tinytorch.kernels.softmax import softmax
+
+FLOATS, CODES, KEPT = range(3)  # the forms of a weight
 
 
 class Coded(NamedTuple):
@@ -28,23 +31,35 @@ class Coded(NamedTuple):
     product: Product
 
 
+class Kept(NamedTuple):
+    """Weights without their zeros (out, in), in CSR, and the product with them: see `sparse.py`."""
+
+    values: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    product: sparse.Product
+
+
+Weight = np.ndarray | Coded | Kept
+
+
 class BlockWeights(NamedTuple):
     """What a block has learned: weight and bias of each of its layers, in the order of their use; weights (out, in).
 
-    Those of the four linear layers may be `Coded`.
+    Those of the four linear layers may be `Coded` or `Kept`, each as it likes.
     """
 
     norm1: np.ndarray
     norm1_bias: np.ndarray
-    qkv: np.ndarray | Coded
+    qkv: Weight
     qkv_bias: np.ndarray
-    out: np.ndarray | Coded
+    out: Weight
     out_bias: np.ndarray
     norm2: np.ndarray
     norm2_bias: np.ndarray
-    up: np.ndarray | Coded
+    up: Weight
     up_bias: np.ndarray
-    down: np.ndarray | Coded
+    down: Weight
     down_bias: np.ndarray
 
 
@@ -53,16 +68,16 @@ class _Weights(NamedTuple):
     positions: np.ndarray
     norm: np.ndarray
     norm_bias: np.ndarray
-    head: np.ndarray | Coded
+    head: Weight
 
 
 class DecoderWeights(_Weights):
     """What a GPT has learned, but for its tokens: blocks, positions (max_seq_len, C), last norm, and head (V, C).
 
-    The head may be `Coded`.
+    The head may be `Coded` or `Kept`.
     """
 
-    def weights(self) -> list[np.ndarray | Coded]:
+    def weights(self) -> list[Weight]:
         """Return all of them, block after block."""
         return [w for block in self.blocks for w in block] + list(self[1:])
 
@@ -72,24 +87,23 @@ class DecoderWeights(_Weights):
         return shape_of(self.head)[0]
 
     @cached_property
-    def coded(self) -> bool | None:
-        """Whether the blocks' linear layers are `Coded`; None if some are and some are not."""
-        kinds = {isinstance(w, Coded) for block in self.blocks for w in (block.qkv, block.out, block.up, block.down)}
-        return kinds.pop() if len(kinds) == 1 else None
+    def coded(self) -> bool:
+        """Whether any of them is `Coded`."""
+        return any(isinstance(w, Coded) for w in self.weights())
 
     @cached_property
     def addresses(self) -> np.ndarray | None:
-        """Where each array lies, int64, 0 for codes, then zeros for the head's bias; None if code cannot go by that.
+        """Where each array lies, int64, 0 for codes and what is kept, then zeros for the head's bias.
 
-        It can if all but codes are float32, in one piece, and blocks are of the same sizes and kinds.
+        None if code cannot go by that: it can if arrays are float32, in one piece, and blocks are of the same sizes.
         """
         sizes = {tuple(shape_of(w) for w in block) for block in self.blocks}
-        arrays = [w for w in self.weights() if not isinstance(w, Coded)]
+        arrays = [w for w in self.weights() if isinstance(w, np.ndarray)]
         whole = all(w.dtype == np.float32 and w.flags.c_contiguous and w.flags.aligned for w in arrays)
-        if not whole or len(sizes) != 1 or self.coded is None:
+        if not whole or len(sizes) != 1:
             return None
         everything = [*self.weights(), self.no_bias]
-        return np.array([0 if isinstance(w, Coded) else w.ctypes.data for w in everything])
+        return np.array([w.ctypes.data if isinstance(w, np.ndarray) else 0 for w in everything])
 
     @cached_property
     def no_bias(self) -> np.ndarray:
@@ -97,33 +111,46 @@ class DecoderWeights(_Weights):
         return np.zeros(self.vocabulary, np.float32)
 
     @cached_property
-    def _packed(self) -> dict[str, np.ndarray]:
+    def _tables(self) -> dict[str | None, np.ndarray]:
         return {}
 
-    def packed_addresses(self, path: str) -> np.ndarray:
-        """Return `addresses`, with what is made of codes for a path of `dot.py` in their places."""
-        if path not in self._packed:
+    def table(self, path: str | None) -> np.ndarray:
+        """Return where the compiled step finds each of `addresses`, and in which form: int64 (places, 2).
+
+        Codes are made ready for a path of `dot.py`, None if there are none.
+        """
+        if path not in self._tables:
             assert self.addresses is not None
-            found = self._packed[path] = self.addresses.copy()
+            found = np.stack([self.addresses, np.full(len(self.addresses), FLOATS)], axis=1)
             for place, weight in enumerate(self.weights()):
                 if isinstance(weight, Coded):
-                    found[place] = weight.product.packed(path).ctypes.data
-        return self._packed[path]
+                    assert path is not None
+                    found[place] = weight.product.packed(path).ctypes.data, CODES
+                elif isinstance(weight, Kept):
+                    ready, form = weight.product.packed, KEPT
+                    if ready is None:
+                        ready, form = weight.product.dense, FLOATS
+                    found[place] = ready.ctypes.data, form
+            self._tables[path] = found
+        return self._tables[path]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DecoderWeights, tuple(self)  # a copy lies elsewhere
 
 
-def shape_of(weight: np.ndarray | Coded) -> tuple[int, ...]:
-    """Return the shape of a weight, coded or not."""
+def shape_of(weight: Weight) -> tuple[int, ...]:
+    """Return the shape of a weight, whatever form it has."""
+    if isinstance(weight, Kept):
+        return weight.product.rows.outputs, weight.product.rows.columns
     shape: tuple[int, ...] = weight.weight.shape if isinstance(weight, Coded) else weight.shape
     return shape
 
 
-def _product(x: np.ndarray, weight: np.ndarray | Coded, bias: np.ndarray | None = None) -> np.ndarray:
+def _product(x: np.ndarray, weight: Weight, bias: np.ndarray | None = None) -> np.ndarray:
     if isinstance(weight, Coded):
         return np.asarray(dynamic_linear(x, weight.product, bias))
-    return x @ weight.T if bias is None else x @ weight.T + bias
+    y = weight.product.network(x) if isinstance(weight, Kept) else x @ weight.T
+    return y if bias is None else y + bias
 
 
 @partial(kernel, indices=True)
@@ -208,13 +235,18 @@ def _block_step(
     return out
 
 
-def _linear(x: np.ndarray, weight: np.ndarray | Coded, bias: np.ndarray) -> np.ndarray:
+def _linear(x: np.ndarray, weight: Weight, bias: np.ndarray) -> np.ndarray:
     if isinstance(weight, Coded):
         return dynamic_linear_naive(x, weight.product, bias)
-    out = np.empty((1, len(weight)), np.float32)
-    for o in range(len(weight)):
+    outputs, inputs = shape_of(weight)
+    out = np.empty((1, outputs), np.float32)
+    for o in range(outputs):
         total = float(bias[o])
-        for i in range(weight.shape[1]):
-            total += float(x[0, i]) * float(weight[o, i])
+        if isinstance(weight, Kept):
+            for n in range(weight.indptr[o], weight.indptr[o + 1]):
+                total += float(x[0, weight.indices[n]]) * float(weight.values[n])
+        else:
+            for i in range(inputs):
+                total += float(x[0, i]) * float(weight[o, i])
         out[0, o] = total
     return out

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -244,6 +245,33 @@ class Network:
                 )
             self._gradient = InputGradient(self.layers[0], self.input_shape)
         return self._gradient(grad_output)
+
+
+class Product:
+    """Rows made ready for what multiplies a few vectors at a time, in a step of a GPT; for many there is `Network`."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    @cached_property
+    def network(self) -> Network:
+        """What multiplies with whole arrays, or number by number."""
+        return Network([Linear(self.rows)], (self.rows.columns,))
+
+    @cached_property
+    def packed(self) -> np.ndarray | None:
+        """Return what the compiled kernel reads; None where the processor has no instruction for it."""
+        kept = backend.compiled("kept")
+        packed: np.ndarray | None = kept.pack(self.rows) if kept.CAN_PICK else None
+        return packed
+
+    @cached_property
+    def dense(self) -> np.ndarray:
+        """The matrix, for kernels that multiply its zeros, too."""
+        return self.rows.to_dense()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Product, (self.rows,)  # a copy is made ready where it is
 
 
 class InputGradient:

@@ -119,11 +119,9 @@ def _decoding() -> Calls:
     weights, cache = decoding.DecoderWeights((block,), square, numbers, numbers, square), array(1, 1, 1, 4, 32)
     first = np.zeros(1, np.int64)
     yield decoding.decoder_step, (square, first, weights, cache, cache, 1, 2, first, 1e-5)
-    wide, coded = (_coded(rows, 32) for rows in (96, 32))
-    block = block._replace(qkv=wide, out=coded, up=coded, down=coded)
-    for head in (coded, square):  # a tied head stays in floats
-        weights = decoding.DecoderWeights((block,), square, numbers, numbers, head)
-        yield decoding.decoder_step, (square, first, weights, cache, cache, 1, 2, first, 1e-5)
+    # one piece of code is for floats and for what is kept of them, another one for codes as well
+    weights = decoding.DecoderWeights((block,), square, numbers, numbers, _coded(32, 32))
+    yield decoding.decoder_step, (square, first, weights, cache, cache, 1, 2, first, 1e-5)
     codes, scales = np.ones((1, 1, 3, 32), np.int8), array(1, 3)
     yield int8_attention.attend_codes, (array(1, 1, 32), codes, scales, codes, scales)
 

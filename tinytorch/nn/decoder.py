@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from tinytorch.kernels.decoding import BlockWeights, Coded, DecoderWeights
+from tinytorch.kernels.decoding import BlockWeights, DecoderWeights, Weight
 from tinytorch.nn.activation import GELU
 from tinytorch.nn.attention import MultiHeadAttention
 from tinytorch.nn.block import TransformerBlock
@@ -101,13 +101,14 @@ def _block(block: Any) -> BlockWeights | None:
     return BlockWeights(*(array for pair in zip(weights, biases, strict=True) for array in pair))
 
 
-def _weight(layer: Any) -> np.ndarray | Coded | None:
+def _weight(layer: Any) -> Weight | None:
     """Return the weight of a linear layer: a Linear's, or that of one which knows how it takes part in a step."""
     if "forward" in vars(layer):
         return None
     if type(layer) is Linear:
         return np.asarray(layer.weight.data)
-    return layer.for_step() if hasattr(layer, "for_step") else None
+    known: Weight | None = layer.for_step() if hasattr(layer, "for_step") else None
+    return known
 
 
 def _are(pairs: Any) -> bool:

@@ -1,7 +1,8 @@
 """A GPT's step in one call: weights are read where they lie, a row for each output, and once.
 
 Outputs are dot products of eight rows of weights with a vector, or of four rows with four vectors: of more sequences at
-once each number of a weight serves four. Weights in whole numbers are multiplied as in `dynamic.py`.
+once each number of a weight serves four. Weights in whole numbers are multiplied as in `dynamic.py`, those without
+their zeros as in `kept.py`; which is which stands in a table, so that a model may have some of each.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from tinytorch.kernels.compiled.activation import gelu_in_place
 from tinytorch.kernels.compiled.attention_few import few_queries
 from tinytorch.kernels.compiled.dynamic import memory_for, panel_width, path_index, product
 from tinytorch.kernels.compiled.jit import jit
+from tinytorch.kernels.compiled.kept import CAN_PICK, multiplier
 from tinytorch.kernels.compiled.layer_norm import normalize
 from tinytorch.kernels.compiled.simd import LANES, array_at, flat
 from tinytorch.kernels.compiled.tiles import add_dot_products, store_totals, zeros
+from tinytorch.kernels.decoding import CODES, KEPT
 from tinytorch.kernels.dot import current_dot_path
 
 _NO_CODE = "numbers within the model became NaN or infinite in this step: they have no code"
@@ -87,31 +90,42 @@ def _add(x, y):
         x[i] += y[i]
 
 
-@jit
-def _floats(x, rows, inputs, weights, at, outputs, out):
-    """Multiply with the weights and add the bias whose addresses stand at weights[at] and behind."""
-    _project(x, rows, array_at(weights[at], outputs * inputs), array_at(weights[at + 1], outputs), out)
-    return False
-
-
 @cache
 def _codes(path: int):
     multiply, width = product(path), panel_width(path)
 
     @jit
-    def codes(x, rows, inputs, weights, at, outputs, out):
-        """Do the same with whole numbers; return whether a number had no code."""
-        memory, bias = memory_for(rows, inputs, outputs, width), array_at(weights[at + 1], outputs)
-        return multiply(x, 0, rows, inputs, weights[at], bias, outputs, memory, out)
+    def codes(x, rows, inputs, packed, bias, outputs, out):
+        memory = memory_for(rows, inputs, outputs, width)
+        return multiply(x, 0, rows, inputs, packed, bias, outputs, memory, out)
 
     return codes
 
 
+@jit
+def _none(x, rows, inputs, packed, bias, outputs, out):
+    return False
+
+
 @cache
-def stepper(blocks: int | None, head: int | None):
-    """Compile a step; `blocks` and `head` are the paths of weights in whole numbers, None of floats."""
-    linear = _floats if blocks is None else _codes(blocks)
-    score = _floats if head is None else _codes(head)
+def stepper(path: int | None):
+    """Compile a step; `path` is that of weights in whole numbers, None if there are none."""
+    codes, kept = _none if path is None else _codes(path), multiplier() if CAN_PICK else _none
+
+    @jit
+    def linear(x, rows, inputs, weights, at, outputs, out):
+        """Multiply with the weights and add the bias whose addresses stand at weights[at] and behind.
+
+        Return whether a number had no code.
+        """
+        bias, form = array_at(weights[at + 1, 0], outputs), weights[at, 1]
+        if form == CODES:
+            return codes(x, rows, inputs, weights[at, 0], bias, outputs, out)
+        if form == KEPT:
+            kept(x, rows, inputs, weights[at, 0], bias, outputs, out)
+        else:
+            _project(x, rows, array_at(weights[at, 0], outputs * inputs), bias, out)
+        return False
 
     @jit
     def block_step(x, rows, weights, width, hidden, keys, values, heads, past, starts, eps):
@@ -120,13 +134,13 @@ def stepper(blocks: int | None, head: int | None):
         lines = (heads + 2 * shared) * depth
         normal, y = np.empty(x.size, np.float32), np.empty(x.size, np.float32)
         wide, qkv = np.empty(rows * hidden, np.float32), np.empty(rows * lines, np.float32)
-        normalize(x, array_at(weights[0], width), array_at(weights[1], width), eps, normal)
+        normalize(x, array_at(weights[0, 0], width), array_at(weights[1, 0], width), eps, normal)
         nan = linear(normal, rows, width, weights, 2, lines, qkv)
         split = qkv.reshape(rows, heads + 2 * shared, depth)
         _attend(split, keys, values, heads, past, starts, normal.reshape(rows, heads, depth))
         nan |= linear(normal, rows, width, weights, 4, width, y)
         _add(x, y)
-        normalize(x, array_at(weights[6], width), array_at(weights[7], width), eps, normal)
+        normalize(x, array_at(weights[6, 0], width), array_at(weights[7, 0], width), eps, normal)
         nan |= linear(normal, rows, width, weights, 8, hidden, wide)
         gelu_in_place(wide)
         nan |= linear(wide, rows, hidden, weights, 10, width, y)
@@ -135,17 +149,17 @@ def stepper(blocks: int | None, head: int | None):
 
     @jit(any_layout=True)
     def step(tokens, ids, weights, hidden, keys, values, heads, past, starts, eps, out):
-        rows, width, last = ids.size, tokens.shape[1], weights.size - 5
+        rows, width, last = ids.size, tokens.shape[1], len(weights) - 5
         x, normal, nan = np.empty(rows * width, np.float32), np.empty(rows * width, np.float32), False
         for b in range(rows):
-            place = array_at(weights[last], (past + 1) * width)
+            place = array_at(weights[last, 0], (past + 1) * width)
             for c in range(width):
                 x[b * width + c] = tokens[ids[b], c] + place[(past - starts[b]) * width + c]
         for layer in range(keys.shape[0]):
             block = weights[12 * layer : 12 * layer + 12]
             nan |= block_step(x, rows, block, width, hidden, keys[layer], values[layer], heads, past, starts, eps)
-        normalize(x, array_at(weights[last + 1], width), array_at(weights[last + 2], width), eps, normal)
-        return nan | score(normal, rows, width, weights, last + 3, out.shape[1], flat(out))
+        normalize(x, array_at(weights[last + 1, 0], width), array_at(weights[last + 2, 0], width), eps, normal)
+        return nan | linear(normal, rows, width, weights, last + 3, out.shape[1], flat(out))
 
     return step
 
@@ -159,14 +173,8 @@ def decoder_step(
     if not in_rows or weights.addresses is None:
         return plain.decoder_step.version("numpy")(tokens, ids, weights, keys, values, heads, past, starts, eps)
     out = np.empty((len(ids), weights.vocabulary), np.float32)
-    paths: tuple[int | None, int | None] = None, None
-    if weights.coded or isinstance(weights.head, plain.Coded):
-        name = current_dot_path()
-        path, addresses = path_index(name), weights.packed_addresses(name)
-        paths = path if weights.coded else None, path if isinstance(weights.head, plain.Coded) else None
-    else:
-        addresses = weights.addresses
-    hidden, run = len(weights.blocks[0].up_bias), stepper(*paths)
-    if run(tokens, ids, addresses, hidden, keys, values, heads, past, starts, float(eps), out):
+    path = current_dot_path() if weights.coded else None
+    hidden, run = len(weights.blocks[0].up_bias), stepper(None if path is None else path_index(path))
+    if run(tokens, ids, weights.table(path), hidden, keys, values, heads, past, starts, float(eps), out):
         raise ValueError(_NO_CODE)
     return out

@@ -12,6 +12,7 @@ from tinytorch.kernels.compiled.instructions import PATHS
 from tinytorch.kernels.compiled.int8_conv import SUMS, convolve_image, linear_tiles, pack_weights, tiles
 from tinytorch.kernels.compiled.int8_input import round_image
 from tinytorch.kernels.compiled.jit import jit
+from tinytorch.kernels.compiled.layout import in_one_piece
 from tinytorch.kernels.compiled.simd import LANES, array_at, broadcast, load_first
 from tinytorch.kernels.compiled.threads import parallel_for
 from tinytorch.kernels.dot import current_dot_path
@@ -43,12 +44,7 @@ def pack(layer: Linear, path: str) -> np.ndarray:
     nothing = -layer.input_zero_point * weight.sum(axis=1, dtype=np.int64)
     parts = [pack_weights(weight[:, :, None, None], width)]
     parts += [np.pad(part, (0, -outputs % width)) for part in (nothing.astype(np.int32), layer.multiplier)]
-    size = sum(part.nbytes for part in parts)
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    packed = memory[start : start + size]
-    packed[:] = np.concatenate([part.view(np.uint8) for part in parts])
-    return packed
+    return in_one_piece(parts)
 
 
 @jit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -19,3 +21,14 @@ def ordered_as(x: np.ndarray, like: np.ndarray) -> np.ndarray:
     copy = np.empty_like(like)
     copy[...] = x
     return copy
+
+
+def in_one_piece(parts: Sequence[np.ndarray], multiple: int = 1) -> np.ndarray:
+    """Return the bytes of arrays one behind the other, each filled up to a multiple; they begin with a cache's line."""
+    filled = [np.pad(part.reshape(-1).view(np.uint8), (0, -part.nbytes % multiple)) for part in parts]
+    size = sum(part.nbytes for part in filled)
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    piece = memory[start : start + size]
+    piece[:] = np.concatenate(filled)
+    return piece

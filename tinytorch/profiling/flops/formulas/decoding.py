@@ -36,9 +36,11 @@ def _decoder_step(operation: Operation) -> Count:
 
 
 def _matrix(weight: Any) -> tuple[int, int]:
-    """Count the MACs of a product with a vector, and what rounding costs if the weights are `Coded`."""
+    """Count the MACs of a product with a vector, of `Kept` weights those that are stored; and what rounding costs."""
     if isinstance(weight, Array):
         return math.prod(weight.shape), 0
+    if len(weight[0].shape) == 1:  # values, indices, indptr
+        return weight[0].size, 0
     outputs, inputs = weight[0].shape
     return outputs * inputs, dynamic.ELEMENT * inputs + dynamic.ROW + dynamic.RESCALED * outputs
 
