@@ -12,7 +12,7 @@ import numpy as np
 from tinytorch import Tensor, backend, data, nn, no_grad, optim, zoo
 from tinytorch.acceleration import CacheHierarchy, Plan
 from tinytorch.caching import PUBLISHED, QuantizedKVCache, WindowKVCache
-from tinytorch.compression import BreakEven, study, to_sparse
+from tinytorch.compression import BreakEven, sparse_linears, study, to_sparse
 from tinytorch.kernels import int8
 from tinytorch.kernels.backend import compiled
 from tinytorch.nn.functional import cross_entropy
@@ -106,10 +106,11 @@ def _sparse(name: str, model: nn.Sequential) -> Counts:
 
 
 def texts() -> Counts:
-    """The GPT: a text at once, one token behind the others in a cache, and both with weights of 8 bits."""
+    """The GPT: a text at once, one token behind the others in a cache, and both with weights of 8 bits, or few."""
     found: Counts = {}
-    model = zoo.load("char_gpt")
-    for name, made in (("char_gpt", model), ("char_gpt, dynamic int8", quantize_dynamic(model))):
+    model, few = zoo.load("char_gpt"), sparse_linears(study.load_text(90), ALWAYS)
+    forms = ("char_gpt", model), ("char_gpt, dynamic int8", quantize_dynamic(model)), ("char_gpt, sparse 90", few)
+    for name, made in forms:
         ids = np.zeros((1, TEXT), np.int64)
         cache = nn.KVCache.of(made)
         made(ids[:, 1:], cache)

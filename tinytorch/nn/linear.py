@@ -58,7 +58,11 @@ class Embedding(Module):
         """Raise a TypeError if `ids` are no integers, an IndexError if one is not in the table."""
         if ids.dtype.kind not in "iu":
             raise TypeError(f"Embedding takes integers, not {ids.dtype}")
-        if ids.size and (ids.min() < 0 or ids.max() >= self.num_embeddings):
+        if ids.size == 1:  # as in each step of generation: a number is looked at much faster than an array
+            smallest = largest = ids.item()
+        else:
+            smallest, largest = ids.min(initial=0), ids.max(initial=0)
+        if smallest < 0 or largest >= self.num_embeddings:
             bad = ids[(ids < 0) | (ids >= self.num_embeddings)].flat[0]
             raise IndexError(f"id {bad} is outside of the table's 0 ... {self.num_embeddings - 1}")
 

@@ -148,7 +148,9 @@ def multiplier():
         counts = order + 4 * lanes * tiles
         values = counts + -(-tiles * chunks // line) * line
         places = values + 4 * lanes * _whole(packed, 64)
-        sums, together = np.empty(many * tiles * lanes, np.float32), np.zeros(many * chunks * chunk, np.float32)
+        ready = rows == 1 and inputs % chunk == 0  # as it lies
+        together = np.zeros(0 if ready else many * chunks * chunk, np.float32)
+        sums = np.empty((1 if ready else many) * tiles * lanes, np.float32)
         r = 0
         while r < rows:
             count = many if r + many <= rows else 1
