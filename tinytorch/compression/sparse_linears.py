@@ -12,9 +12,9 @@ def sparse_linears(model: nn.Module, threshold: BreakEven | None = None) -> nn.M
     """Return a copy of a pruned model with a `SparseLinear` for each `nn.Linear` of enough zeros, at any depth.
 
     Everything else stays as it is, a linear layer among it whose weight is the table of an embedding, as that of a
-    tied head. The model itself is not changed; the copy is in evaluation mode. A GPT's step behind an `nn.KVCache` stays
-    one compiled call, whichever of its layers are sparse. For an `nn.Sequential`, `to_sparse` does
-    more: convolutions, and what follows a layer in the same go.
+    tied head. The model itself is not changed; the copy is in evaluation mode. A GPT's step behind an `nn.KVCache`
+    stays one compiled call, whichever of its layers are sparse. For an `nn.Sequential`, `to_sparse` does more:
+    convolutions, and what follows a layer in the same go.
 
     Parameters
     ----------
