@@ -187,6 +187,10 @@ class Other(DynamicQuantizedLinear):
         return super().forward(x) * 2.0
 
 
+def other_layer():
+    return nn.Linear(16, 16, rng=np.random.default_rng(3))
+
+
 CHANGES = {
     "a weight in place": lambda m: m.head.weight.__imul__(-1),
     "scales in place": lambda m: m.blocks[0].mlp[0].weight_scale.__imul__(3),
@@ -194,9 +198,9 @@ CHANGES = {
     "a float weight in place": lambda m: m.norm.weight.data.__imul__(3),
     "another bias": lambda m: setattr(m.blocks[0].mlp[2], "bias", np.arange(16, dtype=np.float32)),
     "another layer": lambda m: setattr(
-        m.blocks[1].attention, "out_proj", DynamicQuantizedLinear.from_float(nn.Linear(16, 16))
+        m.blocks[1].attention, "out_proj", DynamicQuantizedLinear.from_float(other_layer())
     ),
-    "a float layer": lambda m: setattr(m.blocks[1].attention, "out_proj", nn.Linear(16, 16)),
+    "a float layer": lambda m: setattr(m.blocks[1].attention, "out_proj", other_layer()),
     "a class of one's own": lambda m: setattr(m, "head", Other(m.head.weight, m.head.weight_scale)),
     "a forward of its own": lambda m: setattr(m.head, "forward", lambda x: x[:, :, :7]),
     "another state": lambda m: m.load_state_dict(m.state_dict() | {"head.weight": -m.head.weight}),
