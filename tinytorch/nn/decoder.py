@@ -17,7 +17,7 @@ from tinytorch.nn.cache import KVCache
 from tinytorch.nn.linear import Embedding, Linear
 from tinytorch.nn.module import Module, Sequential
 from tinytorch.nn.normalization import LayerNorm
-from tinytorch.ops.decoding import DecoderStep
+from tinytorch.ops.decoding import next_scores
 from tinytorch.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def decoder_step(model: GPT, ids: np.ndarray, caches: Sequence[Any] | None) -> T
         return None
     model.token_embedding.check(ids)
     how = caches.keys, caches.values, model.num_heads, past, starts, model.norm.eps
-    scores: Tensor = DecoderStep.apply(model.token_embedding.weight, ids, weights, *how)
+    scores = next_scores(model.token_embedding.weight, ids, weights, *how)
     for layer in caches:
         layer.length += 1
     return scores

@@ -191,11 +191,14 @@ def _loop(
     for _ in range(max_new_tokens):
         with no_grad():  # not around the loop: the caller runs between two tokens
             logits = model(fed, cache).data[:, -1]
-        tokens = np.where(ended, ENDED, how.draw(logits, rng))
+        tokens = drawn = how.draw(logits, rng)
+        if stop:
+            tokens = np.where(ended, ENDED, drawn)
         yield tokens
         if stop:
             ended |= np.isin(tokens, list(stop))
             if ended.all():
                 return
-        column = np.where(tokens == ENDED, 0, tokens)[:, None]  # a text that has ended goes on unseen
+            drawn = np.where(tokens == ENDED, 0, tokens)  # a text that has ended goes on unseen
+        column = drawn[:, None]
         fed = column if cache is not None else np.concatenate([fed, column], axis=1)
