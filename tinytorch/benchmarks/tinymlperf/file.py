@@ -37,9 +37,8 @@ DTYPES: dict[str, np.dtype] = {
 }
 _TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 _METADATA = "__metadata__"
-_NAME = re.compile(
-    r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_][A-Za-z0-9_-]*)*"
-)  # no path, and nothing that looks alike
+# no path, and nothing that looks alike
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_][A-Za-z0-9_-]*)*")
 
 
 @dataclass(frozen=True)
