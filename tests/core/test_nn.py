@@ -252,6 +252,28 @@ REFUSED = {
         r"3.*2",
         lambda: scaled_dot_product_attention(zeros(1, 1, 3, 2), zeros(1, 1, 2, 2), zeros(1, 1, 2, 2), is_causal=True),
     ),
+    "attention to nothing": (
+        "2 queries to 0 keys",
+        lambda: scaled_dot_product_attention(zeros(1, 1, 2, 2), zeros(1, 1, 0, 2), zeros(1, 1, 0, 2)),
+    ),
+    "attention of other depths": (
+        r"\(1, 1, 3, 2\), \(1, 1, 3, 4\)",
+        lambda: scaled_dot_product_attention(zeros(1, 1, 3, 2), zeros(1, 1, 3, 4), zeros(1, 1, 3, 2)),
+    ),
+    "attention of fewer values": (
+        r"\(1, 1, 3, 2\) and \(1, 1, 2, 2\)",
+        lambda: scaled_dot_product_attention(zeros(1, 1, 3, 2), zeros(1, 1, 3, 2), zeros(1, 1, 2, 2)),
+    ),
+    "attention of other heads": (
+        r"\(1, 2, 3, 2\), \(1, 1, 3, 2\)",
+        lambda: scaled_dot_product_attention(zeros(1, 2, 3, 2), zeros(1, 1, 3, 2), zeros(1, 1, 3, 2)),
+    ),
+    "attention without heads": (
+        r"\(B, H, Tq, d\).*\(3, 2\)",
+        lambda: scaled_dot_product_attention(zeros(3, 2), zeros(3, 2), zeros(3, 2)),
+    ),
+    "Linear of no features": ("0 inputs", lambda: nn.Linear(0, 2)),
+    "Conv2d of no channels": ("0 inputs", lambda: nn.Conv2d(0, 2, 3)),
 }
 
 

@@ -33,17 +33,22 @@ def cross_entropy(logits: Tensor, targets: Tensor | np.ndarray) -> Tensor:
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False) -> Tensor:
-    """softmax(Q K^T / sqrt(d)) V for query (B, H, Tq, d), key and value (B, H, Tk, d) -> (B, H, Tq, d).
+    """softmax(Q K^T / sqrt(d)) V for query (B, H, Tq, d), key (B, H, Tk, d), value (B, H, Tk, dv) -> (B, H, Tq, dv).
 
     With `is_causal` the last query stands at the last key, and no query looks at later keys.
+
+    Source: Vaswani et al., "Attention is all you need" (2017), section 3.2.1.
 
     Raises
     ------
     ValueError
-        If it is causal and there are more queries than keys: the first would look at nothing.
+        If the shapes do not fit, there is no key, or it is causal and there are more queries than keys: the first would
+        look at nothing.
     """
-    if is_causal and query.shape[-2] > key.shape[-2]:
-        raise ValueError(
-            f"causal attention of {query.shape[-2]} queries to {key.shape[-2]} keys: the first see nothing"
-        )
+    q, k, v = query.shape, key.shape, value.shape
+    if not len(q) == len(k) == len(v) == 4 or not q[:2] == k[:2] == v[:2] or q[3] != k[3] or k[2] != v[2]:
+        raise ValueError(f"attention takes (B, H, Tq, d), (B, H, Tk, d) and (B, H, Tk, dv), got {q}, {k} and {v}")
+    if not k[2] or (is_causal and q[2] > k[2]):
+        kind = "causal attention" if is_causal else "attention"
+        raise ValueError(f"{kind} of {q[2]} queries to {k[2]} keys: the first see nothing")
     return attention.ScaledDotProductAttention.apply(query, key, value, is_causal)

@@ -36,7 +36,7 @@ class Conv2d(Module):
     Raises
     ------
     ValueError
-        If kernel_size or stride is below 1, or padding below 0.
+        If in_channels, kernel_size or stride is below 1, or padding below 0.
     """
 
     def __init__(
@@ -90,13 +90,19 @@ class _Pool2d(Module):
 
 
 class MaxPool2d(_Pool2d):
-    """The largest element of every square window: (N, C, H, W) -> (N, C, Ho, Wo); `stride` is its size unless given."""
+    """The largest element of every square window: (N, C, H, W) -> (N, C, Ho, Wo); `stride` is its size unless given.
+
+    A ValueError if one is below 1.
+    """
 
     function = image.MaxPool2d
 
 
 class AvgPool2d(_Pool2d):
-    """The mean of every square window: (N, C, H, W) -> (N, C, Ho, Wo); `stride` is its size unless given."""
+    """The mean of every square window: (N, C, H, W) -> (N, C, Ho, Wo); `stride` is its size unless given.
+
+    A ValueError if one is below 1.
+    """
 
     function = image.AvgPool2d
 

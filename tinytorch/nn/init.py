@@ -19,7 +19,11 @@ def uniform_fan_in(shape: tuple[int, ...], fan_in: int, rng: np.random.Generator
 
     Source: the "commonly used heuristic" of Glorot & Bengio, "Understanding the difficulty of training deep feedforward
     neural networks" (2010), equation 1.
+
+    A ValueError if there are no inputs.
     """
+    if fan_in < 1:
+        raise ValueError(f"weights need inputs to be multiplied with: this layer would have {fan_in} inputs")
     bound = 1.0 / math.sqrt(fan_in)
     return Parameter(rng.uniform(-bound, bound, shape).astype(np.float32))
 

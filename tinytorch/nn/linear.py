@@ -14,7 +14,8 @@ from tinytorch.tensor import Tensor
 class Linear(Module):
     """y = x W^T + b over the last axis: (..., in_features) -> (..., out_features).
 
-    `weight` has shape (out_features, in_features), `bias` (out_features,) or is None.
+    `weight` has shape (out_features, in_features), `bias` (out_features,) or is None. A ValueError if `in_features` is
+    below 1.
     """
 
     def __init__(
@@ -49,13 +50,13 @@ class Embedding(Module):
         self.weight = init.normal((num_embeddings, embedding_dim), 1.0, init.generator(rng))
 
     def forward(self, ids: Tensor | np.ndarray) -> Tensor:
-        """Look the rows up. An IndexError names the first number that is not in the table."""
+        """Look the rows up. Errors are those of `check`."""
         array = ids.data if isinstance(ids, Tensor) else np.asarray(ids)
         self.check(array)
         return embedding_ops.Embedding.apply(self.weight, array)
 
     def check(self, ids: np.ndarray) -> None:
-        """Raise a TypeError if `ids` are no integers, an IndexError if one is not in the table."""
+        """Raise a TypeError if `ids` are no integers, an IndexError that names the first that is not in the table."""
         if ids.dtype.kind not in "iu":
             raise TypeError(f"Embedding takes integers, not {ids.dtype}")
         if ids.size == 1:  # as in each step of generation: a number is looked at much faster than an array
