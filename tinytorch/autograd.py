@@ -127,7 +127,7 @@ class Node:
         self.function, self.ctx, self.inputs = function, ctx, inputs
 
     def backward(self, grad_output: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        """Return the gradients of the inputs, once: what the call had kept is freed."""
+        """Return the gradients of the inputs, once: what the call had kept is freed. A RuntimeError if asked again."""
         if self.ctx is None:
             raise RuntimeError(f"{self} was walked before and its saved arrays are freed: run forward again")
         grads = self.function.backward(self.ctx, grad_output)
@@ -139,7 +139,10 @@ class Node:
 
 
 class Variable:
-    """An array in the graph: `data`, its gradient `grad`, and the call `grad_fn` that made it (None for a leaf)."""
+    """An array in the graph: `data`, its gradient `grad`, and the call `grad_fn` that made it (None for a leaf).
+
+    A TypeError if integers are to require a gradient.
+    """
 
     data: np.ndarray
     grad: Variable | None

@@ -18,7 +18,13 @@ def _not_negative(**arguments: float) -> None:
 
 
 class Optimizer:
-    """Base of the optimizers: holds the parameters, their learning rate `lr`, and arrays of state for each."""
+    """Base of the optimizers: holds the parameters, their learning rate `lr`, and arrays of state for each.
+
+    Raises
+    ------
+    ValueError
+        If there is no parameter, or a setting is out of its range, such as a negative `lr`.
+    """
 
     slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter
 
@@ -67,7 +73,8 @@ class Optimizer:
 class SGD(Optimizer):
     """v <- momentum v + (grad + weight_decay p), p <- p - lr v.
 
-    Source: Sutskever et al., "On the importance of initialization and momentum" (2013), in PyTorch's form.
+    Source: Sutskever et al., "On the importance of initialization and momentum" (2013), section 2, in PyTorch's form.
+    Errors are those of `Optimizer`.
     """
 
     slots = ("velocity",)
@@ -85,7 +92,7 @@ class AdamW(Optimizer):
     """Adam with weight decay decoupled from the gradient, on every parameter that it is given, as in PyTorch.
 
     Source: Loshchilov & Hutter, "Decoupled weight decay regularization" (2019), algorithm 2; the decay is multiplied by
-    lr, as in PyTorch.
+    lr, as in PyTorch. Errors are those of `Optimizer`.
     """
 
     slots = ("mean", "square")
@@ -128,6 +135,8 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients in place, whatever their shape, to a joint 2-norm of at most `max_norm`; return that before.
 
     Source: Pascanu et al., "On the difficulty of training recurrent neural networks" (2013), section 3.2.
+
+    A ValueError if `max_norm` is negative.
     """
     _not_negative(max_norm=max_norm)
     grads = [p.grad.data for p in params if p.grad is not None]

@@ -22,11 +22,15 @@ class Tensor(Variable):
         are integers.
     requires_grad
         Whether `backward` fills `grad`. Operations on such tensors give tensors that require a gradient too.
+    dtype
+        That of the elements, if another: the data is then converted.
 
     Raises
     ------
     TypeError
-        If the data is not numeric, or `requires_grad` is asked of integers.
+        If the data are no real numbers, or `requires_grad` is asked of integers.
+    ValueError
+        If lists do not make an array, or words no numbers.
 
     Examples
     --------
@@ -87,7 +91,7 @@ class Tensor(Variable):
         return len(self.data)
 
     def item(self) -> float:
-        """Return the only element as a Python number."""
+        """Return the only element as a Python number. A ValueError if there are others, or none."""
         return self.data.item()
 
     def numpy(self) -> np.ndarray:
@@ -188,15 +192,15 @@ class Tensor(Variable):
     # Shapes
 
     def reshape(self, *sizes: Any) -> Tensor:
-        """View in another shape: `x.reshape(2, -1)` or `x.reshape((2, -1))`."""
+        """View in another shape, of as many elements: `x.reshape(2, -1)` or `x.reshape((2, -1))`; else a ValueError."""
         return _apply(shape.Reshape, self, _flatten(sizes))
 
     def permute(self, *axes: Any) -> Tensor:
-        """View with the axes in another order."""
+        """View with the axes in another order: `x.permute(2, 0, 1)`. A ValueError if one is missing or there twice."""
         return _apply(shape.Permute, self, _flatten(axes))
 
     def transpose(self, axis0: int, axis1: int) -> Tensor:
-        """View with two axes exchanged."""
+        """View with two axes exchanged. An IndexError if there is no such axis."""
         axes = list(range(self.ndim))
         axes[axis0], axes[axis1] = axes[axis1], axes[axis0]
         return _apply(shape.Permute, self, tuple(axes))
@@ -221,6 +225,8 @@ def cat(tensors: list[Tensor] | tuple[Tensor, ...], axis: int = 0) -> Tensor:
     ------
     ValueError
         If there is no tensor, or their other axes differ.
+    IndexError
+        If there is no such axis.
     """
     if not tensors:
         raise ValueError("cat needs at least one tensor")

@@ -96,6 +96,13 @@ def set_num_threads(count: int | None) -> None:
     """Let the compiled kernels use `count` threads; None is one for each core that this process may use.
 
     One by default. Results do not depend on it: work is divided in the same places whoever does it.
+
+    Raises
+    ------
+    ValueError
+        If `count` is below 1.
+    TypeError
+        If it is no whole number.
     """
     global _threads
     if count is None:
@@ -116,6 +123,9 @@ class Kernel:
     `@kernel` makes it of the NumPy version; `@name.naive` adds the loops; the compiled one has the same name in the
     module of the same name under `tinytorch/kernels/compiled`. It is given arrays of float32 only, of any strides but
     on the boundaries of their numbers; where a kernel takes `indices`, of integers too, behind the first.
+
+    Arguments have to fit one another: kernels leave the checks to the layers, and compiled code that is given others
+    reads and writes where it must not.
     """
 
     __name__: str
@@ -130,7 +140,15 @@ class Kernel:
         return function
 
     def version(self, name: str) -> Callable[..., Any]:
-        """Return the implementation of the named backend."""
+        """Return the implementation of the named backend.
+
+        Raises
+        ------
+        KeyError
+            If there is none of that name.
+        ModuleNotFoundError
+            If it is "numba" and Numba is not installed.
+        """
         if name == "numba" and name not in self._versions:
             self._versions[name] = getattr(compiled(self.__module__.rpartition(".")[2]), self.__name__)
         return self._versions[name]

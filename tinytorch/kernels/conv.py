@@ -97,7 +97,10 @@ def conv2d_naive(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, str
 def conv2d_input_grad(
     grad: np.ndarray, weight: np.ndarray, input_shape: tuple[int, ...], stride: int, padding: int
 ) -> np.ndarray:
-    """Gradient of `conv2d` for x (N, C, H, W): every output pixel hands its own back to the window it came from."""
+    """Gradient of `conv2d` for x, of `input_shape` (N, C, H, W): each pixel hands its own back to its window.
+
+    grad is (N, O, Ho, Wo), weight (O, C, kh, kw).
+    """
     n, c, h, w = input_shape
     o, _, kh, kw = weight.shape
     ho, wo = grad.shape[-2:]
@@ -140,7 +143,10 @@ def conv2d_input_grad_naive(
 def conv2d_weight_grad(
     grad: np.ndarray, x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int
 ) -> np.ndarray:
-    """Gradient of `conv2d` for the weight: (O, C, kh, kw), summed over all images and positions."""
+    """Gradient of `conv2d` for the weight: (O, C, *kernel), summed over all images and positions.
+
+    grad is (N, O, Ho, Wo), x (N, C, H, W).
+    """
     n, o, ho, wo = grad.shape
     c, (kh, kw) = x.shape[1], kernel
     flat = grad.reshape(n, o, ho * wo)
@@ -168,7 +174,7 @@ def conv2d_weight_grad_naive(
 
 @kernel
 def conv2d_bias_grad(grad: np.ndarray) -> np.ndarray:
-    """Gradient of `conv2d` for the bias: (O,), summed over all images and positions."""
+    """Gradient of `conv2d` for the bias: (O,), the sum of grad (N, O, Ho, Wo) over all images and positions."""
     return np.asarray(grad.sum(axis=(0, 2, 3)))
 
 

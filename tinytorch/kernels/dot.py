@@ -23,7 +23,7 @@ def dot_paths() -> tuple[str, ...]:
 
 
 def current_dot_path() -> str:
-    """Return the name of the path that the compiled integer kernels take."""
+    """Return the name of the path that the compiled integer kernels take; errors are those of `dot_paths`."""
     return _forced or dot_paths()[0]
 
 
@@ -34,6 +34,8 @@ class dot_path:
     ------
     ValueError
         If there is no path of that name, or this processor cannot run it.
+    ModuleNotFoundError
+        If Numba is not installed.
     """
 
     def __init__(self, name: str) -> None:

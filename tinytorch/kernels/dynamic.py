@@ -56,7 +56,8 @@ class Product:
 def round_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return codes uint8 of x (N, I) and the scale of each row, float32 (N,).
 
-    A row of zeros has the smallest normal scale, and so have rows whose largest number is tiny.
+    A row of zeros has the smallest normal scale, and so have rows whose largest number is tiny. A ValueError if a
+    number is NaN or infinite.
     """
     largest = np.abs(x).max(axis=1, initial=0)
     if not np.isfinite(largest).all():

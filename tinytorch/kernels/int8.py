@@ -26,23 +26,7 @@ from tinytorch.kernels.dot import current_dot_path
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """What convolution and linear layer share.
-
-    Attributes
-    ----------
-    weight
-        int8; the first axis is that of the output channels.
-    bias
-        int32, one for each output channel, in units of input scale times weight scale.
-    multiplier
-        float32, one for each output channel, above zero: input scale times weight scale over output scale.
-    input_zero_point
-        The code of zero in the input: padding has it.
-    zero_point
-        The code of zero in the output.
-    lowest, highest
-        The range of output codes; ReLU is `lowest = zero_point`.
-    """
+    """What convolution and linear layer share: `Linear` says what it is."""
 
     weight: np.ndarray
     bias: np.ndarray
@@ -86,10 +70,11 @@ class _Layer:
 
 @dataclass(frozen=True, eq=False)
 class Convolution(_Layer):
-    """weight (O, C, kh, kw): codes (N, C, H, W) -> (N, O, Ho, Wo), pooled if `pool` is above 1.
+    """weight (O, C, k, k): codes (N, C, H, W) -> (N, O, Ho, Wo), pooled if `pool` is above 1.
 
     `pool` is the side of max pooling's windows, which do not overlap. Pooling the sums or the codes is the same, for a
-    larger sum never has a smaller code.
+    larger sum never has a smaller code. What it shares with `Linear` stands there, errors too; a ValueError also says
+    which windows there cannot be.
     """
 
     stride: int = 1
@@ -108,7 +93,29 @@ class Convolution(_Layer):
 class Linear(_Layer):
     """weight (O, I): codes (N, I) -> (N, O).
 
-    If `floats`, the result is sum * multiplier in float32: the last layer's, whose numbers are wanted, not codes.
+    Attributes
+    ----------
+    weight
+        int8; the first axis is that of the output channels.
+    bias
+        int32 (O,), in units of input scale times weight scale.
+    multiplier
+        float32 (O,), above zero: input scale times weight scale over output scale.
+    input_zero_point
+        The code of zero in the input: padding has it.
+    zero_point
+        The code of zero in the output.
+    lowest, highest
+        The range of output codes; ReLU is `lowest = zero_point`.
+    floats
+        Whether the result is sum * multiplier in float32: the last layer's, whose numbers are wanted, not codes.
+
+    Raises
+    ------
+    TypeError
+        If an array has another dtype.
+    ValueError
+        If one has another shape, a multiplier or a code is out of its range, or a sum could leave 32 bits.
     """
 
     floats: bool = False
@@ -121,7 +128,10 @@ class Linear(_Layer):
 
 @dataclass(frozen=True)
 class Pooling:
-    """Windows of side `kernel`, `stride` apart: the largest code, or (`mean`) the mean rounded to even at ties."""
+    """Windows of side `kernel`, `stride` apart: the largest code, or (`mean`) the mean rounded to even at ties.
+
+    Codes (N, C, H, W) -> (N, C, Ho, Wo). A ValueError if one is below 1.
+    """
 
     kernel: int
     stride: int

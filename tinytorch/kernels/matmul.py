@@ -25,6 +25,8 @@ def matmul_naive(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Python looks up, checks and boxes both factors, the product and the sum anew each time: a hundred operations of the
     processor and more for two of arithmetic. b is walked down its columns, a whole row further at each step.
+
+    a (M, K), b (K, N) -> (M, N). A ValueError names shapes that do not fit.
     """
     _check(a, b)
     (m, depth), n = a.shape, b.shape[1]
@@ -43,6 +45,8 @@ def matmul_reordered(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     A row of b and a row of the result are walked in the order of their memory, so that each cache line that comes in
     is used whole. The sum waits in memory meanwhile, which costs Python another look-up.
+
+    a (M, K), b (K, N) -> (M, N). A ValueError names shapes that do not fit.
     """
     _check(a, b)
     (m, depth), n = a.shape, b.shape[1]
@@ -61,6 +65,8 @@ def matmul_tiled(a: np.ndarray, b: np.ndarray, tile_size: int = 32) -> np.ndarra
     A tile of b, once it is in the cache, serves tile_size rows of a before it is given up; without tiles the whole of b
     comes by for each row. The three tiles at work should fit in the cache: 3 * 4 * tile_size^2 bytes of float32, 12 KiB
     of a usual 32 KiB for 32.
+
+    a (M, K), b (K, N) -> (M, N). A ValueError names shapes that do not fit, or a tile_size below 1.
     """
     _check(a, b)
     if tile_size < 1:
@@ -83,6 +89,8 @@ def matmul_vectorized(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Python's price is paid once for a row of N numbers instead of once for each. What remains of it: M * K times two
     calls, and a row of products that is written only to be read again.
+
+    a (M, K), b (K, N) -> (M, N). A ValueError names shapes that do not fit.
     """
     _check(a, b)
     m, depth = a.shape
@@ -98,6 +106,15 @@ def matmul_numba(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Nothing is boxed, and LLVM turns the innermost loop into vector instructions. But each multiplication still waits
     for a number of b and one of the result to come from the cache, and the sum goes back there.
+
+    Raises
+    ------
+    ValueError
+        If they are not a (M, K) and b (K, N).
+    TypeError
+        If the result would be neither float32, float64 nor an integer.
+    ModuleNotFoundError
+        If Numba is not installed.
     """
     _check(a, b)
     dtype = np.result_type(a, b)
@@ -114,6 +131,15 @@ def matmul_simd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Each number that is loaded serves a whole row or column of the tile, so that the multipliers need not wait; b is
     copied first, into the order in which it is read (`tinytorch/kernels/compiled/matmul.py`).
+
+    Raises
+    ------
+    ValueError
+        If they are not a (M, K) and b (K, N).
+    TypeError
+        If one is not float32.
+    ModuleNotFoundError
+        If Numba is not installed.
     """
     _check(a, b)
     for x in (a, b):
@@ -123,7 +149,10 @@ def matmul_simd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def matmul_blas(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The yardstick: NumPy hands the product to BLAS, whose inner loops people wrote in assembly."""
+    """The yardstick: NumPy hands the product to BLAS, whose inner loops people wrote in assembly.
+
+    a (M, K), b (K, N) -> (M, N). A ValueError names shapes that do not fit.
+    """
     _check(a, b)
     return np.matmul(a, b)
 
@@ -171,7 +200,13 @@ def linear_naive(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> 
 
 
 def batch_shape(a: np.ndarray, b: np.ndarray) -> tuple[int, ...]:
-    """Check that batches of matrices can be multiplied; return the shape of the batch of their products."""
+    """Return the axes in front of the product of a (..., M, K) and b (..., K, N).
+
+    Raises
+    ------
+    ValueError
+        If one has fewer than two axes, the inner ones differ, or those in front do not broadcast.
+    """
     if a.ndim == 2 and b.ndim == 2 and a.shape[1] == b.shape[0]:
         return ()
     try:
@@ -185,7 +220,7 @@ def batch_shape(a: np.ndarray, b: np.ndarray) -> tuple[int, ...]:
 def pairs(
     a: np.ndarray, b: np.ndarray, batch: tuple[int, ...]
 ) -> Iterator[tuple[tuple[int, ...], np.ndarray, np.ndarray]]:
-    """Yield each place in a batch of products and the two matrices that belong there, as views."""
+    """Yield each place in a `batch` of products and the two matrices that belong there, (M, K) and (K, N), as views."""
     a, b = (x.reshape((1,) * (len(batch) + 2 - x.ndim) + x.shape) for x in (a, b))
     for at in np.ndindex(batch):  # an axis of length 1 stands still: i % 1 is 0
         left, right = (x[tuple(i % n for i, n in zip(at, x.shape[:-2], strict=True))] for x in (a, b))

@@ -205,6 +205,7 @@ def batch_norm_weight_grad(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradients of batch norm for weight and bias (C,), whether mean and inv_std are the batch's or the running ones.
 
+    grad and x are (N, C, H, W), mean and inv_std (C,):
     dw = sum grad (x - mean) inv_std and db = sum grad, over batch and pixels.
     """
     g = grad.reshape(*x.shape[:2], -1)

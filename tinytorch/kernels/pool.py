@@ -25,7 +25,7 @@ def _offsets(kernel: int) -> list[tuple[int, int]]:
 
 @kernel
 def max_pool2d(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
-    """Return the largest value of every window: (N, C, Ho, Wo). NaN wins over every number, as in NumPy."""
+    """Return the largest value of every window: (N, C, H, W) -> (N, C, Ho, Wo). NaN wins over every number."""
     best = _window(x, kernel, stride, 0, 0).copy()
     for i, j in _offsets(kernel)[1:]:
         np.maximum(best, _window(x, kernel, stride, i, j), out=best)
@@ -81,7 +81,7 @@ def max_pool2d_grad_naive(grad: np.ndarray, x: np.ndarray, y: np.ndarray, kernel
 
 @kernel
 def avg_pool2d(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
-    """Return the mean of every window: (N, C, Ho, Wo)."""
+    """Return the mean of every window: (N, C, H, W) -> (N, C, Ho, Wo)."""
     total = _window(x, kernel, stride, 0, 0).copy()
     for i, j in _offsets(kernel)[1:]:
         total += _window(x, kernel, stride, i, j)
@@ -103,7 +103,10 @@ def avg_pool2d_naive(x: np.ndarray, kernel: int, stride: int) -> np.ndarray:
 
 @kernel
 def avg_pool2d_grad(grad: np.ndarray, input_shape: tuple[int, ...], kernel: int, stride: int) -> np.ndarray:
-    """Gradient of `avg_pool2d` for x (N, C, H, W): every element of a window gets 1/k^2 of its gradient."""
+    """Gradient of `avg_pool2d` for x, of `input_shape` (N, C, H, W): each element of a window gets 1/k^2 of its own.
+
+    grad is (N, C, Ho, Wo).
+    """
     out = np.zeros(input_shape, grad.dtype)
     share = grad / (kernel * kernel)
     for i, j in _offsets(kernel):

@@ -121,7 +121,10 @@ def cross_entropy_naive(logits: np.ndarray, targets: np.ndarray) -> tuple[np.nda
 def cross_entropy_grad(
     grad: np.ndarray, logits: np.ndarray, targets: np.ndarray, top: np.ndarray, total: np.ndarray
 ) -> np.ndarray:
-    """Gradient of `cross_entropy` for the logits: grad (N,) times softmax - one_hot(target)."""
+    """Gradient of `cross_entropy` for the logits (N, C): grad (N,) times softmax - one_hot(target).
+
+    `targets`, `top` and `total` are (N,), the latter two what `cross_entropy` returned.
+    """
     p = np.exp(logits - top[:, None])
     p /= total[:, None]
     p[np.arange(len(targets)), targets] -= 1.0

@@ -25,7 +25,10 @@ _FLOAT32 = np.dtype(np.float32)
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A matrix (len(indptr) - 1, columns) in CSR: float32 `values`, int32 `indices` (rising in a row) and `indptr`."""
+    """A matrix (len(indptr) - 1, columns) in CSR: float32 `values`, int32 `indices` (rising in a row) and `indptr`.
+
+    A ValueError says what is not so.
+    """
 
     values: np.ndarray
     indices: np.ndarray
@@ -81,7 +84,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """rows (O, I): x (N, I) -> (N, O); then max(x, 0) if `relu`.
+    """rows (O, I), bias (O,) or None: x (N, I) -> (N, O); then max(x, 0) if `relu`.
 
     If `dense`, compiled kernels multiply the zeros, too: where few weights are zero, that is faster.
     """
@@ -94,9 +97,10 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Convolution:
-    """rows (O, C * k * k): x (N, C, H, W) -> (N, O, Ho, Wo); then max(x, 0) if `relu`, then pooling. `dense`: as above.
+    """rows (O, C * k * k), bias (O,) or None: x (N, C, H, W) -> (N, O, Ho, Wo); then max(x, 0) if `relu`, then pooling.
 
-    Pooling is by windows of side `pool` that do not overlap, of the largest number or, if `mean`, of the mean.
+    Pooling is by windows of side `pool` that do not overlap, of the largest number or, if `mean`, of the mean. `dense`
+    is as in `Linear`.
     """
 
     rows: Rows
@@ -286,6 +290,11 @@ class InputGradient:
         Without ReLU and pooling.
     input_shape
         Of one input of the layer.
+
+    Raises
+    ------
+    ValueError
+        If the layer has ReLU or pooling.
     """
 
     def __init__(self, layer: Layer, input_shape: tuple[int, ...]) -> None:

@@ -16,7 +16,7 @@ from tinytorch.kernels.backend import kernel
 def sgd_update(
     p: np.ndarray, grad: np.ndarray, velocity: np.ndarray, lr: float, momentum: float, weight_decay: float
 ) -> None:
-    """v <- momentum v + (grad + weight_decay p), p <- p - lr v: the rule of `optim.SGD`."""
+    """v <- momentum v + (grad + weight_decay p), p <- p - lr v: the rule of `optim.SGD`; changes p and velocity."""
     velocity *= momentum
     velocity += grad
     if weight_decay:

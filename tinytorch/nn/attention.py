@@ -23,6 +23,11 @@ class PastKeyValue:
         `keys` and `values` are float32 arrays of shape (batch_size, num_kv_heads, max_seq_len, head_dim).
     memory
         These two arrays, where they are parts of larger ones; they are allocated if it is left out.
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ class TransformerBlock(Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); the MLP is `mlp_ratio` times as wide as x: (B, T, C) -> (B, T, C).
 
     Source: the order of the norms is that of Radford et al., "Language models are unsupervised multitask learners"
-    (GPT-2, 2019), section 2.3.
+    (GPT-2, 2019), section 2.3. Heads and errors are those of `MultiHeadAttention`.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from tinytorch.nn.transformer import GPT
 
 
 class ForwardFlops(NamedTuple):
-    """`weights`: products of activations with weights. `attention`: products of activations with one another."""
+    """FLOPs. `weights`: products of activations with weights. `attention`: products of activations with one another."""
 
     weights: int
     attention: int
@@ -34,6 +34,8 @@ def forward_flops(model: GPT, length: int, past: int = 0, batch_size: int = 1) -
     past
         Positions before them whose keys and values are cached. Every computed position is multiplied with all
         past + length keys, also with those that the mask hides: the package computes them too.
+    batch_size
+        Sequences that are computed together.
     """
     d = model.embed_dim
     attention, mlp = model.blocks[0].attention, model.blocks[0].mlp_ratio * d

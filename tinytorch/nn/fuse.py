@@ -14,7 +14,7 @@ def fold_batch_norm(conv: Conv2d, norm: BatchNorm2d | None) -> tuple[np.ndarray,
     Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference"
     (2018), section 3.2.
 
-    A TypeError if `conv` is no convolution with weights in float32.
+    A TypeError if `conv` is no convolution with weights in float32, a ValueError if the channels differ.
     """
     if not isinstance(conv, Conv2d):
         raise TypeError(
@@ -33,7 +33,8 @@ def fold_batch_norm(conv: Conv2d, norm: BatchNorm2d | None) -> tuple[np.ndarray,
 def fuse_conv_bn(conv: Conv2d, norm: BatchNorm2d) -> Conv2d:
     """Return one convolution that computes, in evaluation, what the two do one after the other. Neither is changed.
 
-    A ValueError if their channels differ.
+    Source and errors are those of `fold_batch_norm`: a TypeError if `conv` is no convolution with weights in float32,
+    a ValueError if their channels differ.
     """
     weight, bias = fold_batch_norm(conv, norm)
     sizes = conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding

@@ -12,7 +12,10 @@ from tinytorch.tensor import Tensor
 
 
 class Parameter(Tensor):
-    """A tensor that training changes: a `Module` finds it by being assigned to an attribute."""
+    """A tensor that training changes: a `Module` finds it by being assigned to an attribute.
+
+    A TypeError if the data are no floats: see `Tensor`.
+    """
 
     def __init__(self, data: Any) -> None:
         super().__init__(data, requires_grad=True)
@@ -137,7 +140,7 @@ class Module:
 
 
 class Sequential(Module):
-    """Layers one after another: `Sequential(a, b)(x)` is `b(a(x))`."""
+    """Layers one after another: `Sequential(a, b)(x)` is `b(a(x))`. It has a length, and layers by number."""
 
     def __init__(self, *layers: Module) -> None:
         super().__init__()

@@ -12,6 +12,9 @@ from tinytorch.tensor import Tensor
 class LayerNorm(Module):
     """Normalize each vector of the last axis, of `normalized_shape` elements, then scale and shift it.
 
+    (..., normalized_shape) -> the same shape; `weight` and `bias` are (normalized_shape,). `eps` is added to the
+    variance.
+
     Source: Ba, Kiros & Hinton, "Layer normalization" (2016), section 3.
     """
 
@@ -36,7 +39,8 @@ class BatchNorm2d(Module):
     """Normalize each channel of (N, C, H, W) over batch and pixels, then scale and shift it.
 
     In training it uses the batch's statistics and moves `running_mean` and `running_var` (C,) by `momentum` towards
-    them, the variance unbiased, as in PyTorch; in evaluation it uses those.
+    them, the variance unbiased, as in PyTorch; in evaluation it uses those. `weight` and `bias` are (C,) too, C being
+    `num_features`; `eps` is added to the variance.
 
     Source: Ioffe & Szegedy, "Batch normalization" (2015), algorithms 1 and 2.
     """
@@ -53,7 +57,7 @@ class BatchNorm2d(Module):
         self.register_buffer("running_var", np.ones(num_features, np.float32))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize. A ValueError names the shape if it has not `num_features` channels."""
+        """Normalize. A ValueError names the shape if it has not `num_features` channels, or nothing to learn from."""
         if x.ndim != 4 or x.shape[1] != self.num_features:
             raise ValueError(f"BatchNorm2d takes images (N, {self.num_features}, H, W), got shape {x.shape}")
         if self.training:

@@ -37,6 +37,11 @@ class GPT(Module):
     rng
         Where the initial weights come from: normal with standard deviation 0.02, and 0.02 / sqrt(2 num_layers) for the
         layers that write to the residual stream, as in GPT-2.
+
+    Raises
+    ------
+    ValueError
+        If `embed_dim` is no multiple of `num_heads`, or `num_heads` none of `num_kv_heads`.
     """
 
     def __init__(
@@ -72,7 +77,10 @@ class GPT(Module):
                 parameter.data[...] = rng.normal(0.0, std, parameter.shape)
 
     def empty_past_key_values(self, batch_size: int) -> list[PastKeyValue]:
-        """Allocate an empty cache for each layer, for `batch_size` sequences of up to `max_seq_len` positions."""
+        """Allocate an empty cache for each layer, for `batch_size` sequences of up to `max_seq_len` positions.
+
+        A ValueError if `batch_size` is below 1.
+        """
         sizes = self.blocks[0].attention.num_kv_heads, self.max_seq_len, self.embed_dim // self.num_heads
         return [PastKeyValue(batch_size, *sizes) for _ in range(self.num_layers)]
 
