@@ -42,7 +42,13 @@ class Optimizer:
             p.grad = None
 
     def step(self) -> None:
-        """Change every parameter that has a gradient, in place."""
+        """Change every parameter that has a gradient, in place.
+
+        A ValueError if a gradient has another shape than its parameter; nothing is changed then.
+        """
+        for p in self.params:
+            if p.grad is not None and p.grad.shape != p.shape:
+                raise ValueError(f"a parameter of shape {p.shape} has a gradient of shape {p.grad.shape}")
         self.steps += 1
         for p, state in zip(self.params, self.state, strict=True):
             if p.grad is not None:

@@ -294,6 +294,21 @@ def test_a_loss_that_is_no_number_stops_the_training_and_such_weights_are_not_co
         convert_qat(prepared)
 
 
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((2, 3, 8, 8), "QATConv2d takes 1 channels"),
+        ((2, 8, 8), "QATConv2d takes images"),
+        ((1, 1, 2, 2), "QATConv2d: a window of 2 x 2"),
+        ((1, 1, 4, 4), "QATPool2d: a window of 2 x 2"),
+    ],
+)
+def test_images_of_other_shapes_are_refused_as_by_the_float_model(shape, words):
+    prepared = prepare_qat(small_cnn().eval(), DIGITS.images[:8], progress=False)
+    with pytest.raises(ValueError, match=words):
+        prepared(Tensor(np.zeros(shape, np.float32)))
+
+
 def test_only_what_was_prepared_is_converted():
     for model in (small_cnn(), nn.Linear(3, 2)):
         with pytest.raises(TypeError, match="only what prepare_qat returned"):

@@ -86,6 +86,19 @@ def test_a_step_changes_the_arrays_in_place_and_only_where_there_is_a_gradient(m
 
 
 @each_optimizer
+def test_a_gradient_of_another_shape_is_refused_before_anything_is_changed(make):
+    params = parameters()
+    before, optimizer = [p.data.copy() for p in params], make(params)
+    for p in params:
+        p.grad = Tensor(np.ones(2, np.float32))  # the second one's shape
+    with pytest.raises(ValueError, match=r"shape \(3, 2\) has a gradient of shape \(2,\)"):
+        optimizer.step()
+    assert optimizer.steps == 0
+    for p, array in zip(params, before, strict=True):
+        np.testing.assert_array_equal(p.data, array)
+
+
+@each_optimizer
 def test_parameters_may_come_from_a_generator(make):
     assert len(make(p for p in parameters()).params) == 2
 

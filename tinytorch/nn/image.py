@@ -17,7 +17,8 @@ def _check_sizes(layer: Module, kernel_size: int, stride: int, padding: int = 0)
         raise ValueError(f"{name}: kernel_size {kernel_size}, stride {stride}, padding {padding} make no windows")
 
 
-def _check_images(layer: Module, x: Tensor, channels: int | None, kernel: int, padding: int) -> None:
+def check_images(layer: Module, x: Tensor, channels: int | None, kernel: int, padding: int) -> None:
+    """Raise a ValueError if x is not (N, channels, H, W), of any `channels` if None, or a window does not fit in."""
     name = type(layer).__name__
     if x.ndim != 4:
         raise ValueError(f"{name} takes images (N, C, H, W), got shape {x.shape}")
@@ -60,7 +61,7 @@ class Conv2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve. A ValueError names the shape that does not fit."""
-        _check_images(self, x, self.in_channels, self.kernel_size, self.padding)
+        check_images(self, x, self.in_channels, self.kernel_size, self.padding)
         return image.Conv2d.apply(x, self.weight, self.bias, self.stride, self.padding)
 
     def extra_repr(self) -> str:
@@ -81,7 +82,7 @@ class _Pool2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool. A ValueError names the shape that does not fit."""
-        _check_images(self, x, None, self.kernel_size, 0)
+        check_images(self, x, None, self.kernel_size, 0)
         return self.function.apply(x, self.kernel_size, self.stride)
 
     def extra_repr(self) -> str:

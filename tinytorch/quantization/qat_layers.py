@@ -19,6 +19,7 @@ from tinytorch import nn
 from tinytorch.autograd import Context, Function
 from tinytorch.nn.finite import check_finite
 from tinytorch.nn.fuse import fold_batch_norm
+from tinytorch.nn.image import check_images
 from tinytorch.ops import image, linear
 from tinytorch.quantization.affine import SMALLEST_NORMAL, code_range
 from tinytorch.quantization.blocks import Block
@@ -154,7 +155,10 @@ class _QATLayer(nn.Module):
 
 
 class QATConv2d(_QATLayer):
-    """What a `QuantizedConv2d` computes, on codes held in float32: (N, C, H, W) -> (N, out, Ho, Wo)."""
+    """What a `QuantizedConv2d` computes, on codes held in float32: (N, C, H, W) -> (N, out, Ho, Wo).
+
+    `weight` and `bias` are trained: float32, in the shapes of the float layer, whose batch norm is folded into them.
+    """
 
     def __init__(self, block: Block, layer: QuantizedConv2d, per_channel: bool) -> None:
         assert isinstance(block.core, nn.Conv2d)
@@ -162,7 +166,8 @@ class QATConv2d(_QATLayer):
         self.stride, self.padding, self.pool = layer.stride, layer.padding, layer.pool
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Convolve, pool, and round."""
+        """Convolve, pool, and round. A ValueError names the shape that does not fit."""
+        check_images(self, codes, *self.weight.shape[1:3], self.padding)
         weight, bias, scale = self._codes()
         sums = image.Conv2d.apply(codes, weight, bias, self.stride, self.padding)
         if self.pool > 1:
@@ -170,29 +175,32 @@ class QATConv2d(_QATLayer):
         return self._requantize(sums, scale)
 
     def convert(self) -> QuantizedConv2d:
-        """Return the layer in whole numbers."""
+        """Return the layer in whole numbers. A ValueError if a weight or bias is NaN or infinite."""
         return QuantizedConv2d(**self._numbers(), stride=self.stride, padding=self.padding, pool=self.pool)
 
 
 class QATLinear(_QATLayer):
-    """What a `QuantizedLinear` computes, on codes held in float32: (N, ...) -> (N, out)."""
+    """What a `QuantizedLinear` computes, on codes held in float32: (N, ...) -> (N, out).
+
+    `weight` and `bias` are trained: float32, in the shapes of the float layer.
+    """
 
     def __init__(self, block: Block, layer: QuantizedLinear, per_channel: bool) -> None:
         assert isinstance(block.core, nn.Linear)
         super().__init__(block.core.weight.data, layer, per_channel)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Multiply, and round."""
+        """Multiply, and round. A ValueError names the shapes that do not fit."""
         weight, bias, scale = self._codes()
         return self._requantize(linear.Linear.apply(codes.flatten(1), weight, bias), scale)
 
     def convert(self) -> QuantizedLinear:
-        """Return the layer in whole numbers."""
+        """Return the layer in whole numbers. A ValueError if a weight or bias is NaN or infinite."""
         return QuantizedLinear(**self._numbers())
 
 
 class QATPool2d(nn.Module):
-    """What a `QuantizedPool2d` computes, on codes held in float32."""
+    """What a `QuantizedPool2d` computes, on codes held in float32: (N, C, H, W) -> (N, C, Ho, Wo)."""
 
     def __init__(self, layer: QuantizedPool2d) -> None:
         super().__init__()
@@ -200,7 +208,8 @@ class QATPool2d(nn.Module):
         self.qparams: QParams = layer.input_qparams
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Pool, and round the mean."""
+        """Pool, and round the mean. A ValueError names the shape that does not fit."""
+        check_images(self, codes, None, self.kernel_size, 0)
         if not self.mean:
             return image.MaxPool2d.apply(codes, self.kernel_size, self.stride)
         zero_point = np.float32(self.qparams.zero_point)  # back in, so that the same halves go up
