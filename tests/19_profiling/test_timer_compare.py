@@ -203,6 +203,8 @@ def test_several_functions_are_each_compared_with_the_first():
         _ = result.verdict
     with pytest.raises(KeyError, match="was not compared with 'a': there is b, c"):
         result["a"]
+    with pytest.raises(KeyError, match="'d' was not timed: there is a, b, c"):
+        result.seconds("d")
 
 
 def test_more_comparisons_do_not_find_more_differences_where_there_are_none():

@@ -275,9 +275,19 @@ def test_a_report_that_is_incomplete_is_named_and_changes_nothing(board):
     board.score(lease, report(), now=NOW)
 
 
-def test_times_without_a_zone_are_refused(board):
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda board, now: board.lease("w", now=now),
+        lambda board, now: board.add_participant("alan", now=now),
+        lambda board, now: board.replace_token("ada", now=now),
+        lambda board, now: board.change_rules(daily_quota=2, now=now),
+        lambda board, now: board.change_rules(deadline=now, now=NOW),
+    ],
+)
+def test_times_without_a_zone_are_refused(board, call):
     with pytest.raises(ValueError, match="has no time zone"):
-        board.lease("w", now=datetime(2026, 3, 2))
+        call(board, datetime(2026, 3, 2))
 
 
 @pytest.mark.parametrize(

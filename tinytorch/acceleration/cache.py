@@ -249,7 +249,9 @@ def matmul_trace(
     dtype: DTypeLike = np.float32,
     bases: Sequence[int] | None = None,
 ) -> Trace:
-    """List the accesses that `CacheHierarchy.matmul` counts, for matrices small enough to look at them.
+    """List the accesses that `CacheHierarchy.matmul` counts, for matrices (n, n) small enough to look at them.
+
+    Arguments and errors are those of that method.
 
     >>> trace = matmul_trace("naive", 2)
     >>> ["ABC"[a] + str(e) for a, e in zip(trace.array, trace.element)][:5]

@@ -50,7 +50,10 @@ class ModelShape:
     source: str
 
     def kv_cache_bytes(self, seq_len: int, batch_size: int = 1, itemsize: int = 2) -> int:
-        """Return the bytes of its cache for so many positions, of 16 bits a number unless `itemsize` says otherwise."""
+        """Return the bytes of its cache for so many positions, of 16 bits a number unless `itemsize` says otherwise.
+
+        A ValueError if one is below 1, or `seq_len` below 0.
+        """
         sizes = {"num_layers": self.num_layers, "num_kv_heads": self.num_kv_heads, "head_dim": self.head_dim}
         return kv_cache_bytes(seq_len=seq_len, batch_size=batch_size, itemsize=itemsize, **sizes)
 

@@ -117,6 +117,8 @@ class PagePool:
         ------
         OutOfPages
             If there are not so many; nothing is taken then.
+        ValueError
+            If `count` is negative.
         """
         if count < 0:
             raise ValueError(f"{count} pages cannot be allocated")
@@ -127,7 +129,10 @@ class PagePool:
         return pages
 
     def share(self, pages: Iterable[int]) -> None:
-        """Count one holder more for each page. A ValueError if one is free; none is counted then."""
+        """Count one holder more for each page. A ValueError if one is free; none is counted then.
+
+        An IndexError if there is no such page.
+        """
         pages = list(pages)
         for page in pages:
             if not self.holders(page):

@@ -62,6 +62,7 @@ class PrefixCache:
         """Return a cache that shares the longest run of full pages known for the beginning of a prompt (T,).
 
         At least one token is left over: without computing one there are no scores. Go on with tokens[cache.length:].
+        A ValueError if there is no token.
         """
         known = self._walk(_as_row(tokens)[:-1])
         self._use(known)
@@ -75,8 +76,8 @@ class PrefixCache:
         Raises
         ------
         ValueError
-            If the cache is of another pool or holds fewer positions, or one of its pages is kept for other tokens;
-            nothing is kept then.
+            If there is no token, the cache is of another pool or holds fewer positions, or one of its pages is kept for
+            other tokens; nothing is kept then.
         """
         row, pages, size = _as_row(tokens), cache.pages, self.pool.page_size
         if cache.pool is not self.pool:
@@ -101,7 +102,7 @@ class PrefixCache:
         """Free the `count` least recently used of the pages that nobody else holds, or all if they are fewer.
 
         Pages behind an evicted one that others hold are forgotten with it: no prompt could reach them any more. Return
-        how many pages were freed.
+        how many pages were freed. A ValueError if `count` is negative.
         """
         if count < 0:
             raise ValueError(f"{count} pages cannot be evicted")

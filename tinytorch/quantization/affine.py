@@ -25,6 +25,11 @@ def code_range(bits: int, symmetric: bool) -> tuple[int, int]:
     Affine codes are unsigned. Symmetric ones are signed, without the lowest number of two's complement, so that -x
     has a code whenever x has one.
 
+    Raises
+    ------
+    ValueError
+        If `bits` is no whole number from 2 to 8.
+
     Examples
     --------
     >>> code_range(8, symmetric=False), code_range(8, symmetric=True), code_range(2, symmetric=True)
@@ -60,7 +65,8 @@ def choose_qparams(
     TypeError
         If x holds no floats.
     ValueError
-        If x is empty, or a value is NaN or infinite: the message says how many are, and where the first one is.
+        If x is empty, or a value is NaN or infinite: the message says how many are, and where the first one is. Or if
+        there are no such codes.
     """
     x = finite_values(x)
     others = None
@@ -176,7 +182,7 @@ def dequantize(
 def fake_quantize(x: np.ndarray, bits: int, *, symmetric: bool = True, axis: int | None = None) -> np.ndarray:
     """Return what numbers of so many bits can say of x: its values to codes, over its own range, and back; float32.
 
-    Arguments and errors are those of `choose_qparams`; the result has x's shape.
+    Arguments and errors, a TypeError or ValueError, are those of `choose_qparams`; the result has x's shape.
 
     Examples
     --------

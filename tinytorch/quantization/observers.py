@@ -27,6 +27,11 @@ class Observer(ABC):
     ----------
     bits, symmetric
         The codes that the range is for: see `code_range`.
+
+    Raises
+    ------
+    ValueError
+        If there are no such codes.
     """
 
     def __init__(self, bits: int = 8, symmetric: bool = False) -> None:
@@ -104,7 +109,7 @@ class PercentileObserver(_HistogramObserver):
     Parameters
     ----------
     percentile
-        p, above 50 and at most 100, which is min-max.
+        p, above 50 and at most 100, which is min-max; any other is a ValueError.
     """
 
     def __init__(self, bits: int = 8, symmetric: bool = False, percentile: float = 99.99) -> None:
@@ -270,8 +275,17 @@ def qparams_per_channel(
 
     Parameters
     ----------
+    weight
+        Floats of any shape with such an axis, all finite.
     observer
         What makes one: a class of this module, or any function of `bits` and `symmetric`.
+
+    Raises
+    ------
+    TypeError
+        If the weight holds no floats.
+    ValueError
+        If it is empty, or a number in it is NaN or infinite.
     """
     scales, zero_points = [], []
     for channel in np.moveaxis(finite_values(weight), axis, 0):

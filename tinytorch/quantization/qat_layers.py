@@ -167,7 +167,7 @@ class QATConv2d(_QATLayer):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Convolve, pool, and round. A ValueError names the shape that does not fit."""
-        check_images(self, codes, *self.weight.shape[1:3], self.padding)
+        check_images(self, codes, self.weight.shape[1], self.weight.shape[2], self.padding)
         weight, bias, scale = self._codes()
         sums = image.Conv2d.apply(codes, weight, bias, self.stride, self.padding)
         if self.pool > 1:

@@ -44,10 +44,13 @@ def export(
     division
         "closed" for the reference's architecture and data, "open" for others.
     cache, window, sinks
-        What attention remembers: "none", "float32", "int8", or "window".
+        What attention remembers: "none", "float32", "int8", or "window": the first `sinks` positions and the last
+        `window`.
 
     Raises
     ------
+    KeyError
+        If there is no such task.
     TypeError
         If there is no operation for a layer: says which.
     Rejected

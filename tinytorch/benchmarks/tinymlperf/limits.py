@@ -47,6 +47,11 @@ class Limits:
         One run, from the first byte of its inputs to the last of its outputs.
     memory_bytes
         The address space that a process takes beyond what it has when it starts.
+
+    Raises
+    ------
+    ValueError
+        If one is not above zero.
     """
 
     file_bytes: int = 64 * _MIB

@@ -106,7 +106,10 @@ class Result:
 
     @classmethod
     def from_json(cls, text: str) -> Result:
-        """Read what `to_json` wrote; scores in it are not read, but computed."""
+        """Read what `to_json` wrote; scores in it are not read, but computed.
+
+        A KeyError, TypeError or ValueError if it is something else.
+        """
         found = json.loads(text)
         low, value, high = found.pop("speedup")
         flops, stored, activation = (found.pop(f"{name}_ratio") for name in ("flops", "bytes", "activation"))

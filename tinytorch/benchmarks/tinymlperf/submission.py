@@ -84,7 +84,10 @@ class Submission:
         return Path(path)
 
     def to_bytes(self) -> bytes:
-        """Return the bytes of the file; equal submissions that come from no file have equal bytes."""
+        """Return the bytes of the file; equal submissions that come from no file have equal bytes.
+
+        Rejected if an array is of a type that files do not hold.
+        """
         return self.raw if self.raw is not None else file.pack({KEY: self.graph.to_json()}, self.arrays)
 
     @property
@@ -98,7 +101,7 @@ class Submission:
         return self.graph.division
 
     def need_division(self, division: str) -> None:
-        """Reject it in a competition of another division."""
+        """Raise Rejected if it was made for another division than that of a competition."""
         if self.division != division:
             raise Rejected(
                 Code.WRONG_DIVISION, f"this is a competition of the {division} division, not {self.division}"

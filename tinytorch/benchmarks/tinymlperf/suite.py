@@ -67,6 +67,11 @@ class BenchmarkSuite:
     progress
         Whether to show a bar.
 
+    Raises
+    ------
+    ValueError
+        If `seconds` is no positive finite number, or `launches` below 1.
+
     Examples
     --------
     ``BenchmarkSuite().evaluate("submission.safetensors")``
@@ -99,6 +104,8 @@ class BenchmarkSuite:
             If there is anything wrong with it: the code says what.
         Disturbed
             If the machine was too busy for a result; try again.
+        ValueError
+            If the task has fewer hidden samples than there are launches.
         """
         submission = Submission.open(path, self.limits)
         own = None if self.hidden is None else self.hidden / f"{submission.task}.safetensors"

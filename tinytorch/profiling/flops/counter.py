@@ -37,7 +37,7 @@ class FLOPCounter(Observer):
     Parameters
     ----------
     model
-        Gives the modules their paths. Modules outside of it are called by their class.
+        Gives the modules their paths: see `dispatch.Observer`.
     strict
         Refuse an operation without a formula before it runs. Otherwise it runs and stands in `uncounted`.
 
@@ -45,6 +45,8 @@ class FLOPCounter(Observer):
     ------
     UncountedOperationError
         In the block, by the operation, if `strict`.
+    RuntimeError
+        On entering it while it is at work, or leaving it in another thread.
 
     Examples
     --------

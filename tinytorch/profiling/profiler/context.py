@@ -29,7 +29,7 @@ class ProfilerContext(Recorder):
     Parameters
     ----------
     model
-        Gives the modules their paths (see `Observer`).
+        Gives the modules their paths: see `dispatch.Observer`.
     schedule
         Which steps are recorded: `schedule(wait, warmup, active, repeat)`; all of them if None. `step` ends a step.
     max_events
@@ -44,6 +44,8 @@ class ProfilerContext(Recorder):
     ------
     ValueError
         If `max_events` is below 1.
+    TypeError
+        On entering it or calling `step`, if the schedule returns no `ProfilerAction`.
     RuntimeError
         On entering it while it is at work; on leaving it or calling `step` outside of its block or in another thread;
         on reading it while it records.
@@ -184,7 +186,10 @@ class ProfilerContext(Recorder):
         return Flame(self.events, " ".join(self.notes))
 
     def export_chrome_trace(self, path: str | PathLike[str]) -> None:
-        """Write a file for ui.perfetto.dev or `chrome://tracing`. A FileNotFoundError if its folder does not exist."""
+        """Write a file for ui.perfetto.dev or `chrome://tracing`.
+
+        A FileNotFoundError if its folder does not exist, an IsADirectoryError if the path is one.
+        """
         about = {"notes": self.notes, "dropped": self.dropped}
         write_text(json.dumps(chrome_trace(self.events, self.thread_name, about)), path)
 

@@ -142,7 +142,10 @@ class Flame:
         )
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the picture to an SVG file. A FileNotFoundError if its folder does not exist."""
+        """Write the picture to an SVG file.
+
+        A FileNotFoundError if its folder does not exist, an IsADirectoryError if the path is one.
+        """
         write_text(self.svg, path)
 
     def _repr_html_(self) -> str:

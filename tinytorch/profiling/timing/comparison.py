@@ -74,6 +74,9 @@ class Pair:
 class Comparison(Mapping[str, Pair]):
     """Functions timed side by side; `comparison["b"]` is b against the first function, the baseline.
 
+    A KeyError if b was not compared. `ratio`, `speedup` and `verdict` are for two functions: of more, they are a
+    ValueError.
+
     Attributes
     ----------
     names
@@ -135,7 +138,12 @@ class Comparison(Mapping[str, Pair]):
         return self.pairs[self.names[1]]
 
     def seconds(self, name: str) -> Estimate:
-        """Return the median time of one function, the baseline too, with its interval: seconds per call."""
+        """Return the median time of one function, the baseline too, with its interval: seconds per call.
+
+        A KeyError if there is none of that name.
+        """
+        if name not in self.names:
+            raise KeyError(f"{name!r} was not timed: there is {', '.join(self.names)}")
         return median_interval(self.times[:, self.names.index(name)], self.confidence)
 
     def table(self) -> Table:

@@ -65,6 +65,12 @@ class Timer:
     progress
         Whether to show a progress bar.
 
+    Raises
+    ------
+    ValueError
+        If budget or block is no positive finite number, the confidence does not lie between 0 and 1, or, while it
+        measures, the clock goes back.
+
     Examples
     --------
     >>> m = Timer(budget=0.01).measure(lambda: sum(range(1000)))
@@ -107,6 +113,11 @@ class Timer:
             Samples to take, whatever the budget: 473 for p99 at 95 %.
         label
             What the result is called; the function's name by default.
+
+        Raises
+        ------
+        TypeError
+            If it cannot be called.
         """
         name = label or str(getattr(function, "__name__", type(function).__name__))  # a partial has no name
         _callable(name, function)
@@ -146,6 +157,8 @@ class Timer:
             If the check returns False.
         ValueError
             If there are fewer than two functions.
+        TypeError
+            If one cannot be called.
         """
         if len(functions) < 2:
             raise ValueError('nothing to compare: give two functions or more, {"a": f, "b": g}')

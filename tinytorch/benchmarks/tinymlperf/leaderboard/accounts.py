@@ -66,6 +66,8 @@ class Accounts(Board):
         ------
         Refused
             If there is one of this name already.
+        ValueError
+            If there is no task, or one twice, the deadline is over, the quota below 1, or there is no such division.
         """
         if not tasks or len(set(tasks)) < len(tasks):
             raise ValueError(f"a competition has one task or more, each once, not {list(tasks)}")
@@ -95,7 +97,8 @@ class Accounts(Board):
     def change_rules(
         self, *, now: datetime, deadline: datetime | None = None, daily_quota: int | None = None
     ) -> Competition:
-        """Change the deadline or the quota; the history says so."""
+        """Change the deadline or the quota; the history says so. A ValueError if the quota is below 1."""
+        now = in_utc(now)
         with self.database.writing() as session:
             competition = self._require(session)
             if deadline is not None:
@@ -115,7 +118,7 @@ class Accounts(Board):
         Refused
             If the pseudonym is taken, or has other characters than letters A to Z, digits, spaces and . _ -
         """
-        token = secrets.token_urlsafe(32)
+        token, now = secrets.token_urlsafe(32), in_utc(now)
         with self.database.writing() as session:
             competition = self._require(session, lock=True)
             if pseudonym is None:
@@ -136,8 +139,11 @@ class Accounts(Board):
         return Account(pseudonym, token)
 
     def replace_token(self, pseudonym: str, *, now: datetime) -> Account:
-        """Give a participant another token for one that was lost; the old one is worth nothing from now on."""
-        token = secrets.token_urlsafe(32)
+        """Give a participant another token for one that was lost; the old one is worth nothing from now on.
+
+        Refused if nobody is so called.
+        """
+        token, now = secrets.token_urlsafe(32), in_utc(now)
         with self.database.writing() as session:
             competition = self._require(session)
             participant = self._participant(session, competition, pseudonym)

@@ -16,24 +16,9 @@ from tinytorch.benchmarks.tinymlperf.limits import Limits
 
 
 class Board:
-    """A competition in a database, and the folder with its files.
+    """A competition in a database, and the folder with its files: `Leaderboard` tells how it is opened.
 
     No part of it asks what time it is: every call that depends on it is given `now`, an aware datetime.
-
-    Parameters
-    ----------
-    url
-        `sqlite:///file.db` or `postgresql+psycopg://user@host/name`; tables are made if they are not there.
-    files
-        The folder of submitted files. Beside SQLite's database if it is not given; for PostgreSQL it has to be.
-    competition
-        The competition's name: a database can hold several.
-    lease
-        How long a worker has a submission without giving a sign of life.
-    max_attempts
-        How many leases of a submission may fail before the infrastructure is held to have failed it.
-    max_bytes
-        The largest file.
     """
 
     def __init__(

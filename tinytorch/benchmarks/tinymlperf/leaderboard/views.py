@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, func, select, true
@@ -121,9 +122,9 @@ _COLUMNS = (
 class Views(Board):
     """What can be read. Nothing here depends on the time."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._kept = _Kept()
+    @cached_property  # no __init__, which would hide what `Leaderboard` takes; of two made at once one is forgotten
+    def _kept(self) -> _Kept:
+        return _Kept()
 
     def entries(self) -> list[Entry]:
         """Return all that was scored, in no order."""
