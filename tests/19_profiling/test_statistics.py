@@ -61,6 +61,13 @@ def test_a_quantile_takes_exactly_as_many_samples_as_the_tables_say(p, confidenc
         quantile_interval(np.arange(needed - 1), p, confidence)
 
 
+@pytest.mark.parametrize(("p", "confidence"), [(0, 0.95), (1, 0.95), (99, 0.95), (0.99, 1), (0.5, 95), (math.nan, 0.9)])
+def test_shares_that_no_number_of_samples_is_enough_for_are_refused(p, confidence):
+    for call in (lambda: samples_needed(p, confidence), lambda: quantile_interval(np.arange(1000), p, confidence)):
+        with pytest.raises(ValueError, match="lie between 0 and 1"):
+            call()
+
+
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99, 0.999])
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.3, 0.49, 0.5, 0.51, 0.7, 0.9, 0.999])
 def test_where_there_are_samples_enough_there_is_an_interval_of_two_sides(p, confidence):

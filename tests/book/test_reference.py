@@ -1,5 +1,6 @@
 """The reference has every public name, once, and what it says of errors is so."""
 
+import ast
 import builtins
 import importlib
 import inspect
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from tinytorch import kernels
+from tinytorch.book import notebooks
 from tinytorch.kernels.backend import Kernel
 
 ROOT = Path(__file__).parents[2]
@@ -146,6 +148,35 @@ def test_every_public_name_stands_in_the_reference():
 
 def test_every_operation_of_the_kernels_stands_in_the_reference():
     assert [name for name in operations() if name not in SHOWN] == []
+
+
+def taken_by_chapters() -> set[str]:
+    """Return the public names that code cells of chapters import, or take from a module that they imported."""
+    found, imported = set(), dict[str, str]()
+    for source in notebooks.sources():
+        for cell in re.findall(r"```{code-cell} python\n(.*?)```", source.read_text(encoding="utf-8"), re.DOTALL):
+            lines = [line for line in cell.splitlines() if not line.startswith((":", "%", "!"))]
+            for node in ast.walk(ast.parse("\n".join(lines))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tinytorch"):
+                    names = {name.asname or name.name: f"{node.module}.{name.name}" for name in node.names}
+                    imported |= names
+                    found |= set(names.values())
+                elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in imported:
+                    found.add(f"{imported[node.value.id]}.{node.attr}")
+    of_modules = {name for name in found if inspect.ismodule(resolve(name.rpartition(".")[0]))}
+    return {name for name in of_modules if not re.search(r"\._|\.compiled", name)}
+
+
+def test_every_name_that_a_chapter_takes_from_the_package_stands_in_the_reference():
+    """But for the insides of compiled kernels, whose machine code a chapter looks at."""
+    taken = taken_by_chapters()
+    assert len(taken) > 100
+    shown = SHOWN.values()
+    assert [
+        name
+        for name in sorted(taken)
+        if not inspect.ismodule(resolve(name)) and name not in SHOWN and not any(resolve(name) is one for one in shown)
+    ] == []
 
 
 def test_no_name_stands_there_that_is_gone():

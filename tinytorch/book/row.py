@@ -22,7 +22,19 @@ class Aim(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One published number and where it comes from."""
+    """One published number and where it comes from.
+
+    Attributes
+    ----------
+    value, unit, what
+        The number, in which unit, and what it is.
+    command, date, machine
+        What computes or measures it again; when and on what it was measured, if it was.
+    low, high
+        Its interval, in the same unit, if there is one.
+    digits
+        How many are shown; whole numbers have all of theirs.
+    """
 
     value: float
     unit: str

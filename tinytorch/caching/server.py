@@ -155,7 +155,7 @@ class Served:
         return float(np.percentile(self.first - self.requests.arrival, percent))
 
     def latency(self, percent: float = 50.0) -> float:
-        """Return the same of the seconds for each new token, from arrival to the last."""
+        """Return this percentile of the seconds for each new token, from arrival to the last; 50 is the median."""
         return float(np.percentile((self.finish - self.requests.arrival) / self.requests.new, percent))
 
 

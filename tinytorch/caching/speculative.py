@@ -66,6 +66,8 @@ def speculate(
         A smaller model of the same vocabulary.
     draft_tokens
         How many tokens it proposes at a time.
+    temperature, top_k, top_p, rng
+        As in `GPT.generate`.
 
     Raises
     ------

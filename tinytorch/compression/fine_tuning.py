@@ -45,6 +45,10 @@ def fine_tune(
     teacher
         A model whose outputs are learned too, by `distillation_loss` with `temperature` and `alpha`. They are computed
         once, in evaluation mode, before the training; so the model itself, as it is now, may be its teacher.
+    epochs, batch_size
+        How often all images are seen, and how many at once.
+    lr, weight_decay
+        Of `AdamW`; `lr` is where the learning rate begins.
     rng
         What shuffles the images.
     progress

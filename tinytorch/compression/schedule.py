@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Schedule(Protocol):
-    """What a pruner asks: the sparsity after so many steps of the optimizer."""
+    """What a pruner asks: the sparsity, a share 0 ... 1, after so many steps of the optimizer."""
 
     def at(self, step: int, final: float) -> float:
         """Return the sparsity after `step` steps, 0 before the first, on the way to `final`."""
@@ -43,7 +43,7 @@ class GradualSchedule:
     every
         The masks are chosen anew after so many steps, and after the last.
     initial
-        The sparsity to begin with.
+        The sparsity to begin with, a share.
 
     Raises
     ------

@@ -10,7 +10,7 @@ from tinytorch import nn
 
 @dataclass(frozen=True)
 class LayerSparsity:
-    """The weights of a layer: its path in the model, how many there are, and how many of them are zero."""
+    """A layer by its path in the model and its `kind`, the class; how many weights it has, and how many are zero."""
 
     path: str
     kind: str

@@ -143,9 +143,9 @@ def conv2d_input_grad_naive(
 def conv2d_weight_grad(
     grad: np.ndarray, x: np.ndarray, kernel: tuple[int, int], stride: int, padding: int
 ) -> np.ndarray:
-    """Gradient of `conv2d` for the weight: (O, C, *kernel), summed over all images and positions.
+    """Gradient of `conv2d` for the weight: (O, C, kh, kw), summed over all images and positions.
 
-    grad is (N, O, Ho, Wo), x (N, C, H, W).
+    grad is (N, O, Ho, Wo), x (N, C, H, W), and `kernel` (kh, kw).
     """
     n, o, ho, wo = grad.shape
     c, (kh, kw) = x.shape[1], kernel

@@ -82,7 +82,7 @@ def adamw_update_naive(
 
 @kernel
 def square_sum(x: np.ndarray) -> float:
-    """Sum the squares of all elements."""
+    """Return the sum of the squares of all elements."""
     return float(np.vdot(x, x))
 
 

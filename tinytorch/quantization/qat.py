@@ -111,6 +111,10 @@ def train_qat(
         A model, mostly the one in float32. If given, the mean squared distance to its outputs is added to the
         cross-entropy of the labels: few images say more about what to compute in that way. Source: Ba & Caruana, "Do
         deep nets really need to be deep?" (2014), section 2.2.
+    epochs, batch_size
+        How often all images are seen, and how many at once.
+    lr
+        Where the learning rate begins.
     rng
         What shuffles the images.
     progress

@@ -25,7 +25,7 @@ class QParams(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class QuantizedTensor:
-    """Codes, uint8 of any shape, and their meaning."""
+    """`codes`, uint8 of any shape, and their meaning, `qparams`."""
 
     codes: np.ndarray
     qparams: QParams

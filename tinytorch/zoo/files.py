@@ -19,7 +19,10 @@ FOLDER = Path(__file__).parent / "weights"
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Write arrays as safetensors, those with many zeros as `sparse_files` describes."""
+    """Write arrays of any shape as safetensors, those with many zeros as mask and values: see `stored_bytes`.
+
+    A ValueError if the metadata has an entry "sparse".
+    """
     write(path, pack(*pack_sparse(arrays, metadata)))
 
 

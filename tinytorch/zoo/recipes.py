@@ -30,14 +30,36 @@ def _squared_error(model: Any, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model, its data and its schedule. A batch depends on seed and step alone, so that training can resume."""
+    """A model, its data and its schedule. A batch depends on seed and step alone, so that training can resume.
+
+    Attributes
+    ----------
+    build
+        Makes the model, its weights drawn from a generator.
+    batches
+        A function of the seed, which returns one of the step: inputs and targets of a batch, (N, ...) each.
+    evaluate, metric
+        Measures a model; the name, the unit and the meaning of the number that it returns.
+    dataset
+        Whose card is copied into the model's card.
+    unit
+        What one entry of a batch is, for the progress bar.
+    steps, warmup_steps
+        Of AdamW, and how many of them the learning rate rises: see `warmup_cosine`.
+    lr, betas, weight_decay
+        Of `AdamW`; `lr` is the highest.
+    max_grad_norm
+        See `clip_grad_norm_`.
+    loss
+        Of a model and a batch.
+    """
 
     build: Callable[[np.random.Generator], Any]
-    batches: Callable[[int], Callable[[int], Batch]]  # seed -> (step -> inputs and targets)
+    batches: Callable[[int], Callable[[int], Batch]]
     evaluate: Callable[[Any], float]
-    metric: dict[str, str]  # the name, the unit and the meaning of what `evaluate` returns
-    dataset: str  # whose card is copied into the model's card
-    unit: str  # what one batch entry is, for the progress bar
+    metric: dict[str, str]
+    dataset: str
+    unit: str
     steps: int
     warmup_steps: int
     lr: float

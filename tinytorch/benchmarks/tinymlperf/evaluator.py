@@ -35,7 +35,7 @@ Told = Callable[[Lease, Outcome], None]
 
 @dataclass(frozen=True)
 class How:
-    """How thoroughly to measure: seconds for each scenario, launches, and the organizer's own samples if there are."""
+    """How thoroughly to measure: seconds, launches, hidden samples and tolerance, as `BenchmarkSuite` has them."""
 
     seconds: float = 10.0
     launches: int = 5

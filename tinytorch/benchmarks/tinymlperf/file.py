@@ -118,7 +118,10 @@ def write(
 
 
 def pack(metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Return the bytes of a file: larger types first, which aligns all; equal types by name."""
+    """Return the bytes of a file: larger types first, which aligns all; equal types by name.
+
+    Rejected if an array, of whatever shape, is of a type that files do not hold.
+    """
     header: dict[str, Any] = {_METADATA: dict(sorted(metadata.items()))} if metadata else {}
     chunks: list[bytes] = []
     begin = 0

@@ -41,7 +41,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation."""
+    """One operation: its name, the names of values and tensors that it takes and gives, and its settings."""
 
     op: str
     inputs: tuple[str, ...]
@@ -51,7 +51,19 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """What a submission computes, for which task and by which rules."""
+    """What a submission computes, for which task and by which rules.
+
+    Attributes
+    ----------
+    task, division
+        By name; the division is "closed" or "open".
+    inputs
+        What comes in.
+    nodes
+        Operations, each behind those whose values it takes.
+    outputs
+        The names of the values that go out.
+    """
 
     task: str
     division: str

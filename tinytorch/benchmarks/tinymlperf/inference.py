@@ -51,7 +51,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Costs:
-    """What one sample costs: operations, and the most bytes of values and of memory that are alive at once."""
+    """What one sample costs: FLOPs, and the most bytes of values and of memory that are alive at once."""
 
     flops: int
     peak_activation_bytes: int

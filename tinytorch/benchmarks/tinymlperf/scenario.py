@@ -49,7 +49,7 @@ class Scenario:
         return sum(len(launch.requests) for launch in self.launches)
 
     def seconds(self, who: int) -> float:
-        """Return the median over launches of a program's median: 0 the submission, 1 the reference."""
+        """Return the median over launches of a program's median, in seconds: 0 the submission, 1 the reference."""
         return float(np.median([np.median(launch.turns[:, who]) for launch in self.launches]))
 
     @property

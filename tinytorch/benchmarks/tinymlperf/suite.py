@@ -154,7 +154,7 @@ class BenchmarkSuite:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came out of the runs."""
+    """What came out of the runs: both qualities, in the task's `unit`, and the times by scenario."""
 
     quality: float
     reference_quality: float

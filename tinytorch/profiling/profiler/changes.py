@@ -27,6 +27,7 @@ class Profile(Protocol):
 class Change:
     """Equal calls in both profiles: `before` and `after` are their own seconds, without the calls within them.
 
+    `key` is the call's name, `path` that of the module in which it is made.
     `calls_before` or `calls_after` is 0 where only the other profile has such a call.
     """
 

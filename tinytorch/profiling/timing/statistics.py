@@ -25,14 +25,17 @@ _CHANCE = 2.58  # standard deviations that a rank correlation exceeds by chance 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and the interval that holds the true one with the confidence that was asked for."""
+    """A number, `value`, and the interval, `low` to `high`, that holds the true one with the confidence asked for.
+
+    All three are in one unit: seconds where it is of a time, none where of a ratio.
+    """
 
     value: float
     low: float
     high: float
 
     def scaled(self, factor: float) -> Estimate:
-        """Return the same in another unit."""
+        """Return the same in another unit: all three times `factor`."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
 
@@ -89,11 +92,18 @@ def samples_needed(p: float, confidence: float = 0.95) -> int:
     largest is above the quantile with this confidence (below the median: the second smallest below it), for the
     largest alone is too often an accident.
 
+    Raises
+    ------
+    ValueError
+        If p or the confidence does not lie between 0 and 1: no number would be enough.
+
     Examples
     --------
     >>> samples_needed(0.99), samples_needed(0.95), samples_needed(0.5)
     (473, 93, 6)
     """
+    if not (0 < p < 1 and 0 < confidence < 1):
+        raise ValueError(f"p and the confidence lie between 0 and 1, 0.99 for p99: got {p} and {confidence}")
     if p == 0.5:
         return math.ceil(1.0 - math.log2(1.0 - confidence))
     q, n = max(p, 1.0 - p), 2
@@ -103,12 +113,13 @@ def samples_needed(p: float, confidence: float = 0.95) -> int:
 
 
 def quantile_interval(samples: Samples, p: float, confidence: float = 0.95) -> Estimate:
-    """Return the p-quantile of independent samples, between two samples that hold the true one with this confidence.
+    """Return the p-quantile of independent samples (n,), between two that hold the true one with this confidence.
 
     Raises
     ------
     ValueError
-        If there are fewer samples than `samples_needed`, or one is not finite.
+        If there are fewer samples than `samples_needed`, p or the confidence does not lie between 0 and 1, or a sample
+        is not finite.
     """
     ordered = np.sort(np.asarray(samples, np.float64))
     n, needed, tail = len(ordered), samples_needed(p, confidence), (1.0 - confidence) / 2
@@ -123,7 +134,10 @@ def quantile_interval(samples: Samples, p: float, confidence: float = 0.95) -> E
 
 
 def median_interval(samples: Samples, confidence: float = 0.95) -> Estimate:
-    """Return the median of independent samples with its interval; a ValueError if they are too few: 95 % takes six."""
+    """Return the median of independent samples (n,) with its interval, in their unit.
+
+    Errors are those of `quantile_interval`: a ValueError if they are too few, and 95 % takes six.
+    """
     return quantile_interval(samples, 0.5, confidence)
 
 

@@ -22,7 +22,21 @@ from tinytorch.profiling.timing.statistics import Estimate
 
 @dataclass(frozen=True)
 class Attempt:
-    """A submission as its owner sees it; `entry` is None unless it has been scored."""
+    """A submission as its owner sees it.
+
+    Attributes
+    ----------
+    submission
+        Its number.
+    content_hash, size
+        SHA-256 of the file, in hexadecimal digits, and its bytes.
+    received, state
+        When it came, and where it is.
+    code, message
+        Why it was rejected; None unless it was.
+    entry
+        What was found; None unless it has been scored.
+    """
 
     submission: int
     content_hash: str
@@ -36,7 +50,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Happening:
-    """One line of a submission's history."""
+    """One line of a submission's history: when, what (such as "leased"), and what else is known of it."""
 
     at: datetime
     kind: str

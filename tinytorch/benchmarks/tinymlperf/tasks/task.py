@@ -87,7 +87,7 @@ class Task(ABC):
 
     @abstractmethod
     def quality(self, outputs: np.ndarray, split: Split) -> float:
-        """Return how good outputs are for the inputs of a split."""
+        """Return how good outputs (N, ...) are for the inputs of a split, in the task's `unit`."""
 
     def hidden(self, seed: int) -> Split:
         """Return the samples that count: of the organizer's own file if there is one, else drawn with a secret seed.
