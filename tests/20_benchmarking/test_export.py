@@ -24,10 +24,16 @@ def pruned() -> nn.Sequential:
     return MagnitudePruner(0.8).prepare(zoo.load("reference_cnn")).finalize().eval()
 
 
-def quantized(name: str, task: str) -> nn.Module:
+def quantized(model: nn.Module, task: str) -> nn.Module:
     samples = load_task(task).public().inputs[:64]
-    model = zoo.load(name)
-    return INT8Quantizer().calibrate(model, samples).convert(model)
+    return INT8Quantizer(unsupported="float").calibrate(model, samples).convert(model)
+
+
+def pools_and_gelu() -> nn.Sequential:
+    """A pooling that is no part of a convolution, and a layer that stays in floats."""
+    rng = np.random.default_rng(0)
+    layers = nn.Conv2d(1, 4, 3, rng=rng), nn.ReLU(), nn.MaxPool2d(3, 2), nn.AvgPool2d(2), nn.GELU(), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(4 * 6 * 6, 10, rng=rng)).eval()
 
 
 def layers_without_zeros() -> nn.Sequential:
@@ -40,12 +46,13 @@ MODELS = {
     "float32": (IMAGES, lambda: zoo.load("reference_cnn")),
     "fewer filters": (IMAGES, lambda: prune_filters(zoo.load("reference_cnn"), 0.5)),
     "low rank": (IMAGES, lambda: factorize(zoo.load("reference_cnn"), 0.9).eval()),
-    "8 bits": (IMAGES, lambda: quantized("reference_cnn", IMAGES)),
+    "8 bits": (IMAGES, lambda: quantized(zoo.load("reference_cnn"), IMAGES)),
+    "8 bits and others": (IMAGES, lambda: quantized(pools_and_gelu(), IMAGES)),
     "a sparse model": (IMAGES, lambda: to_sparse(pruned(), BreakEven(0.5, 0.5))),
     "sparse and dense layers": (IMAGES, lambda: to_sparse(pruned(), BreakEven(0.9, 0.7))),
     "sparse layers": (IMAGES, layers_without_zeros),
     "autoencoder": (SNEAKERS, lambda: zoo.load("anomaly_autoencoder")),
-    "autoencoder, 8 bits": (SNEAKERS, lambda: quantized("anomaly_autoencoder", SNEAKERS)),
+    "autoencoder, 8 bits": (SNEAKERS, lambda: quantized(zoo.load("anomaly_autoencoder"), SNEAKERS)),
     "autoencoder, low rank": (SNEAKERS, lambda: factorize(zoo.load("anomaly_autoencoder"), 0.9).eval()),
 }
 
