@@ -46,8 +46,11 @@ def says(sandbox):
 
 
 def assert_ends(pid):
-    """A process that was killed may take a moment, and stays as a zombie where nobody waits for it."""
-    for _ in range(1000):
+    """A process that was killed may take a moment, and stays as a zombie where nobody waits for it.
+
+    One that ends when it has used its second of the processor may take many more where others use it too.
+    """
+    for _ in range(12_000):
         try:
             with open(f"/proc/{pid}/stat") as file:
                 state = file.read().rsplit(")", 1)[1].split()[0]
@@ -81,7 +84,7 @@ def test_a_run_and_its_time_come_from_the_same_request(sandbox):
         seconds, outputs = s.timed({"x": X})
         assert seconds >= 0.05  # sleeping may take longer, never shorter
         np.testing.assert_array_equal(outputs[0], X)
-        assert s.time({"x": X}) >= 0.05
+        assert s.timed({"x": X}).seconds >= 0.05
 
 
 def test_a_language_model_remembers_from_step_to_step_until_it_is_reset(sandbox):

@@ -100,9 +100,7 @@ def unpack(raw: bytes, limits: Limits | None = None) -> tuple[dict[str, str], di
     return metadata, {tensor.name: _array(data, tensor) for tensor in tensors}
 
 
-def write(
-    path: str | Path, metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray], limits: Limits | None = None
-) -> None:
+def write(path: str | Path, metadata: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> None:
     """Write a file that `read` takes, at once: others see the old file or the new one, also after a crash.
 
     The same arguments give the same bytes.
@@ -113,7 +111,7 @@ def write(
         If `read` would refuse the file. Nothing is written then.
     """
     raw = pack(metadata, arrays)
-    unpack(raw, limits)
+    unpack(raw)
     files.write(Path(path), raw)
 
 

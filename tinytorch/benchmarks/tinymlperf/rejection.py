@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+_SHOWN = 60  # characters of a text that comes from a submission
+
 
 class Code(StrEnum):
     """The reasons for which submissions are refused. Programs compare the code; `meaning` is for people."""
@@ -74,6 +76,6 @@ class Rejected(ValueError):
         return f"{self.code}: {self.message}"
 
 
-def quoted(text: str, length: int = 60) -> str:
+def quoted(text: str) -> str:
     """Return a text that comes from a submission so that it can be shown: in ASCII, in quotes, not too long."""
-    return ascii(text if len(text) <= length else text[:length] + "...")
+    return ascii(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

@@ -109,12 +109,8 @@ class Sandbox:
         """Return the outputs for these inputs: float32, finite, and of these shapes if they are given."""
         return self.timed(inputs, shapes).outputs
 
-    def time(self, inputs: Mapping[str, np.ndarray], shapes: Sequence[tuple[int, ...]] | None = None) -> float:
-        """Return the seconds of one run."""
-        return self.timed(inputs, shapes).seconds
-
     def timed(self, inputs: Mapping[str, np.ndarray], shapes: Sequence[tuple[int, ...]] | None = None) -> Timed:
-        """Return both, of the same run."""
+        """Return the same, and the seconds that the run took."""
         return self._request({"call": "run", "names": list(inputs)}, list(inputs.values()), shapes)
 
     def stream(self, inputs: Mapping[str, np.ndarray], shapes: Sequence[tuple[int, ...]] | None = None) -> Timed:
