@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tinytorch.profiling.dispatch import Kind
 from tinytorch.profiling.operation import Operation
@@ -41,6 +41,15 @@ class Event(NamedTuple):
     def end(self) -> int:
         """Nanoseconds from the beginning of the profile to the end of the call."""
         return self.start + self.duration
+
+
+class Profile(Protocol):
+    """What has events, such as a `ProfilerContext` that has ended."""
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """Numbered in the order of their start."""
+        ...
 
 
 def self_times(events: Sequence[Event]) -> list[int]:

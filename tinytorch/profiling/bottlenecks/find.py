@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,21 +26,13 @@ from tinytorch.profiling.bottlenecks.findings import Bottleneck, Bottlenecks
 from tinytorch.profiling.bottlenecks.overhead import Prices
 from tinytorch.profiling.bottlenecks.verdict import Verdict, Work, judge, judge_glue
 from tinytorch.profiling.dispatch import Kind
-from tinytorch.profiling.event import Event, self_times
+from tinytorch.profiling.event import Event, Profile, self_times
 from tinytorch.profiling.flops.count import count
 from tinytorch.profiling.operation import Array, Operation
 
 _BETWEEN: dict[str, str] = {"module": "between operations", "pass": "between derivatives"}
 _UNCOUNTED = "nobody has registered a formula for its work: all of its time counts as what could be saved"
 _OWN_CODE = "your own code in this range, outside of operations"
-
-
-class Profile(Protocol):
-    """What has events, such as a `ProfilerContext` that has ended."""
-
-    @property
-    def events(self) -> Sequence[Event]:
-        """Numbered in the order of their start."""
 
 
 def find_bottlenecks(

@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, overload
+from typing import Literal, get_args, overload
 
-from tinytorch.profiling.event import Event, self_times
+from tinytorch.profiling.event import Profile, self_times
 from tinytorch.profiling.profiler.averages import label
 from tinytorch.profiling.table import Column, Table, seconds
 
 By = Literal["path", "name"]
-
-
-class Profile(Protocol):
-    """Something with events: a `ProfilerContext` that has ended."""
-
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """Numbered in the order of their start."""
-        ...
 
 
 @dataclass(frozen=True)
