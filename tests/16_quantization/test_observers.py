@@ -1,5 +1,6 @@
 """What observers choose, whatever the order and the batches that values come in."""
 
+import importlib
 import math
 
 import numpy as np
@@ -16,7 +17,6 @@ from tinytorch.quantization.affine import (
     quantize_per_tensor,
 )
 from tinytorch.quantization.observers import (
-    Histogram,
     MinMaxObserver,
     MSEObserver,
     PercentileObserver,
@@ -24,32 +24,10 @@ from tinytorch.quantization.observers import (
     qparams_per_channel,
 )
 
-KEPT = 8192  # values that a histogram keeps as they are
+drawn = importlib.import_module("tests.16_quantization.samples")
 
 every_observer = pytest.mark.parametrize("observer", [MinMaxObserver, PercentileObserver, MSEObserver])
 kinds = st.fixed_dictionaries({"bits": st.integers(2, 8), "symmetric": st.booleans()})
-
-
-@st.composite
-def samples(draw):
-    """Values of one of many distributions and magnitudes: more than a histogram keeps, or fewer."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    n = draw(st.one_of(st.integers(1, 20), st.integers(KEPT, 2 * KEPT)))
-    distributions = [
-        lambda: rng.standard_normal(n),
-        lambda: rng.standard_t(2, n),
-        lambda: rng.exponential(size=n),
-        lambda: -rng.random(n),
-        lambda: np.maximum(rng.standard_normal(n), 0.0),
-        lambda: rng.choice([-1.0, 0.0, 0.5], n),
-        lambda: rng.standard_normal(n) * 2.0 ** rng.integers(-140, 1, n),
-        lambda: np.full(n, rng.standard_normal()),
-        lambda: np.zeros(n),
-    ]
-    x = draw(st.sampled_from(distributions))()
-    largest = max(float(np.abs(x).max()), 1.0)
-    with np.errstate(under="ignore"):
-        return np.ldexp(x / largest, draw(st.integers(-149, 127))).astype(np.float32)
 
 
 def after(observer, *batches):
@@ -72,7 +50,7 @@ def error(x, ends, bits, symmetric):
 
 
 @every_observer
-@given(x=samples(), kind=kinds, data=st.data())
+@given(x=drawn.samples(), kind=kinds, data=st.data())
 def test_neither_batches_nor_their_order_change_the_choice(observer, x, kind, data):
     whole = after(observer(**kind), x)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
@@ -88,12 +66,12 @@ def test_neither_batches_nor_their_order_change_the_choice(observer, x, kind, da
 def test_magnitudes_that_grow_from_batch_to_batch_end_where_shrinking_ones_do(observer):
     rng = np.random.default_rng(0)
     batches = [np.ldexp(rng.standard_normal(3000), e).astype(np.float32) for e in range(-148, 120, 9)]
-    batches.insert(0, np.zeros(KEPT + 1, np.float32))
+    batches.insert(0, np.zeros(drawn.KEPT + 1, np.float32))
     assert after(observer(), *batches).range() == after(observer(), *batches[::-1]).range()
 
 
 @every_observer
-@given(x=samples(), kind=kinds)
+@given(x=drawn.samples(), kind=kinds)
 def test_the_range_holds_zero_and_does_not_leave_that_of_the_values(observer, x, kind):
     low, high = after(observer(**kind), x).range()
     smallest, largest = ends_of(x, kind["symmetric"])
@@ -102,14 +80,14 @@ def test_the_range_holds_zero_and_does_not_leave_that_of_the_values(observer, x,
     assert "-0.0" not in (str(low), str(high))
 
 
-@given(x=samples(), kind=kinds)
+@given(x=drawn.samples(), kind=kinds)
 def test_min_max_is_exact(x, kind):
     observer = after(MinMaxObserver(**kind), x)
     assert observer.range() == ends_of(x, kind["symmetric"])
     assert observer.qparams() == choose_qparams(x, **kind)
 
 
-@given(x=samples(), percentile=st.one_of(st.just(100.0), st.floats(50, 100, exclude_min=True)))
+@given(x=drawn.samples(), percentile=st.one_of(st.just(100.0), st.floats(50, 100, exclude_min=True)))
 def test_a_percentile_is_numpys_or_less_than_one_bin_further_out(x, percentile):
     observer = after(PercentileObserver(percentile=percentile), x)
     width, wide = observer.histogram.width, x.astype(np.float64)
@@ -120,7 +98,7 @@ def test_a_percentile_is_numpys_or_less_than_one_bin_further_out(x, percentile):
     assert max(true_high, 0) - rounding <= high <= max(true_high, 0) + width + rounding
 
 
-@given(x=samples(), percentile=st.floats(50, 100, exclude_min=True))
+@given(x=drawn.samples(), percentile=st.floats(50, 100, exclude_min=True))
 def test_a_symmetric_percentile_is_that_of_the_magnitudes(x, percentile):
     observer = after(PercentileObserver(symmetric=True, percentile=percentile), x)
     wide = np.abs(x.astype(np.float64))
@@ -130,13 +108,13 @@ def test_a_symmetric_percentile_is_that_of_the_magnitudes(x, percentile):
     assert true - rounding <= high <= true + observer.histogram.width + rounding
 
 
-@given(x=samples(), symmetric=st.booleans())
+@given(x=drawn.samples(), symmetric=st.booleans())
 def test_the_percentile_100_is_min_max(x, symmetric):
     observer = after(PercentileObserver(symmetric=symmetric, percentile=100), x)
     assert observer.qparams() == after(MinMaxObserver(symmetric=symmetric), x).qparams()
 
 
-@given(x=samples(), kind=kinds)
+@given(x=drawn.samples(), kind=kinds)
 def test_the_squared_error_is_no_larger_than_that_of_min_max_but_for_a_bin(x, kind):
     """Up to 8192 values, there are no bins and their width is 0."""
     observer = after(MSEObserver(**kind), x)
@@ -212,54 +190,6 @@ def test_a_value_counts_as_often_as_it_is_there(values, counts, kind):
     weighed = least_squares_range(values, counts, **kind)
     one_by_one = least_squares_range(repeated, np.ones(len(x)), **kind)
     assert error(x, weighed, **kind) == pytest.approx(error(x, one_by_one, **kind), rel=1e-3, abs=1e-5)
-
-
-@given(x=samples(), shift=st.integers(1, 5))
-def test_a_histogram_loses_no_value_and_puts_each_where_it_lies(x, shift):
-    histogram = Histogram()
-    histogram.add(np.ldexp(x, -20))
-    for _ in range(shift):
-        histogram.add(x)
-    lower, upper, counts = histogram.cells()
-    every = np.sort(np.concatenate([np.ldexp(x, -20), *[x] * shift]))
-    assert counts.sum() == every.size
-    assert counts.min() > 0
-    # In order, every value lies in the cell that its place among the counts says.
-    cell = np.repeat(np.arange(len(counts)), counts)
-    assert (lower[cell] <= every).all()
-    assert (every <= upper[cell]).all()
-    assert ((lower >= 0) | (upper <= 0)).all()
-    assert (upper - lower <= histogram.width).all()
-
-
-def test_a_number_lost_beside_huge_ones_is_still_below_zero():
-    """2^-149 by a bin's width of 2^116 is 0 in float32."""
-    histogram = Histogram()
-    histogram.add(np.append(np.full(KEPT, 3e38), -(2.0**-149)).astype(np.float32))
-    lower, _, counts = histogram.cells()
-    assert counts.tolist() == [1, KEPT]
-    assert lower[0] == -(2.0**-149)
-
-
-@given(x=samples())
-def test_bins_are_at_most_a_2048th_of_the_largest_value_wide_and_a_power_of_two(x):
-    histogram = Histogram()
-    histogram.add(x)
-    largest = float(np.abs(x).max())
-    if x.size <= KEPT:
-        assert histogram.width == 0.0
-    else:
-        assert math.frexp(histogram.width)[0] == 0.5
-        assert histogram.width <= max(largest / 2048, 2.0**-149)
-
-
-def test_a_histogram_takes_no_more_room_after_a_thousand_batches():
-    rng, histogram, largest = np.random.default_rng(0), Histogram(), 0
-    for _ in range(1000):
-        histogram.add(rng.standard_t(1, 100).astype(np.float32))
-        largest = max(largest, sum(getattr(part, "nbytes", 0) for part in vars(histogram).values()))
-    assert 0 < largest <= 128 * 1024
-    assert histogram.cells().counts.sum() == 100_000
 
 
 @every_observer
