@@ -93,6 +93,9 @@ class Convolution(_Layer):
 class Linear(_Layer):
     """weight (O, I): codes (N, I) -> (N, O).
 
+    A TypeError if an array has another dtype; a ValueError if one has another shape, a multiplier or a code is out of
+    its range, or a sum could leave 32 bits.
+
     Attributes
     ----------
     weight
@@ -109,13 +112,6 @@ class Linear(_Layer):
         The range of output codes; ReLU is `lowest = zero_point`.
     floats
         Whether the result is sum * multiplier in float32: the last layer's, whose numbers are wanted, not codes.
-
-    Raises
-    ------
-    TypeError
-        If an array has another dtype.
-    ValueError
-        If one has another shape, a multiplier or a code is out of its range, or a sum could leave 32 bits.
     """
 
     floats: bool = False
