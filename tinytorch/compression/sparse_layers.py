@@ -9,9 +9,9 @@ import numpy as np
 
 from tinytorch import nn
 from tinytorch.kernels import sparse
-from tinytorch.kernels.conv import output_size
 from tinytorch.kernels.decoding import Kept
 from tinytorch.nn.finite import check_finite
+from tinytorch.nn.image import check_images
 from tinytorch.ops.sparse import SparseLayer
 from tinytorch.tensor import Tensor
 
@@ -77,7 +77,7 @@ class _SparseLayer(nn.Module):
             getattr(self, name).flags.writeable = False
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Refuse: the weights are fixed. Load the dense layer, and convert it."""
+        """Refuse, by a RuntimeError: the weights are fixed. Load the dense layer, and convert it."""
         raise RuntimeError(f"the weights of a {type(self).__name__} are fixed: load the dense layer, then from_dense")
 
 
@@ -185,13 +185,7 @@ class SparseConv2d(_SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve. A ValueError names the shape that does not fit, a TypeError a dtype that is not float32."""
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"SparseConv2d takes images (N, {self.in_channels}, H, W), got shape {x.shape}")
-        if min(output_size(size, self.kernel_size, 1, self.padding) for size in x.shape[2:]) < 1:
-            window = f"{self.kernel_size} x {self.kernel_size}"
-            raise ValueError(
-                f"SparseConv2d: a window of {window} does not fit in shape {x.shape}, padding {self.padding}"
-            )
+        check_images(self, x, self.in_channels, self.kernel_size, self.padding)
         _need_float32(self, x)
         return self._run(x)
 

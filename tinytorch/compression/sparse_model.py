@@ -71,7 +71,7 @@ class SparseModel(nn.Module):
         return tuple(self._parts)
 
     def train(self, mode: bool = True) -> nn.Module:
-        """Refuse training mode: the weights are fixed. Train the dense model, its zeros held by a pruner."""
+        """Refuse training mode, by a RuntimeError. Train the dense model, its zeros held by a pruner."""
         if mode:
             raise RuntimeError("a SparseModel cannot be trained: train the dense model while a pruner holds its zeros")
         return super().train(False)

@@ -31,8 +31,6 @@ from tinytorch.kernels.compiled.tiles import (
 from tinytorch.kernels.conv import output_size
 
 _ROWS_AT_A_TIME = 8  # rows of the result that one copy of the image serves: with its halo it stays in the L2 cache
-_SPARE = 1 if REGISTERS == 32 else 2  # registers for what is not in the tile, beside a row of weights
-
 
 # (windows, vectors) of the tiles that are compiled: the fewest that leave no common shape slow
 TILES = (
