@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinytorch.kernels import sparse
+from tinytorch.kernels import dynamic, sparse
 from tinytorch.kernels.activation import gelu, gelu_naive
 from tinytorch.kernels.attention import attention_naive
 from tinytorch.kernels.backend import kernel
-from tinytorch.kernels.dynamic import Product, dynamic_linear, dynamic_linear_naive
+from tinytorch.kernels.dynamic import dynamic_linear, dynamic_linear_naive
 from tinytorch.kernels.normalization import layer_norm, layer_norm_naive
 from tinytorch.kernels.softmax import softmax
 
@@ -28,7 +28,7 @@ class Coded(NamedTuple):
 
     weight: np.ndarray
     scale: np.ndarray
-    product: Product
+    product: dynamic.Product
 
 
 class Kept(NamedTuple):
@@ -51,15 +51,15 @@ class BlockWeights(NamedTuple):
 
     norm1: np.ndarray
     norm1_bias: np.ndarray
-    qkv: Weight
+    qkv: np.ndarray | Coded | Kept
     qkv_bias: np.ndarray
-    out: Weight
+    out: np.ndarray | Coded | Kept
     out_bias: np.ndarray
     norm2: np.ndarray
     norm2_bias: np.ndarray
-    up: Weight
+    up: np.ndarray | Coded | Kept
     up_bias: np.ndarray
-    down: Weight
+    down: np.ndarray | Coded | Kept
     down_bias: np.ndarray
 
 
@@ -68,7 +68,7 @@ class _Weights(NamedTuple):
     positions: np.ndarray
     norm: np.ndarray
     norm_bias: np.ndarray
-    head: Weight
+    head: np.ndarray | Coded | Kept
 
 
 class DecoderWeights(_Weights):
