@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ class Database:
         parsed = _checked(url)
         self.path = Path(parsed.database) if parsed.database and parsed.get_backend_name() == "sqlite" else None
         self._engine = _sqlite(parsed) if self.path else create_engine(parsed, pool_pre_ping=True)
+        weakref.finalize(self, self._engine.dispose)  # Python 3.13 warns of connections that nobody closes
         self._writing = self._engine.execution_options(writes=True)
         with self._writing.begin() as connection:
             if self.path is None:
