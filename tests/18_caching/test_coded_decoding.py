@@ -27,7 +27,8 @@ SIZES = [
 ]
 
 
-def drawn(sizes, seed, coded=True, coded_head=True):
+def arguments_of(sizes, seed, weight):
+    """Return arguments of a step; `weight(rng, outputs, inputs, is_head)` draws each weight of a linear layer."""
     shared, group, depth, batch, past, wide, vocab, layers, late = sizes
     rng = np.random.default_rng(seed)
     heads = shared * group
@@ -36,26 +37,39 @@ def drawn(sizes, seed, coded=True, coded_head=True):
     def numbers(*shape):
         return rng.normal(0, 0.5, shape).astype(np.float32)
 
-    def weight(outputs, inputs, whole=coded):
-        if not whole:
-            return numbers(outputs, inputs) / np.float32(np.sqrt(inputs))
-        codes, scale = rng.integers(-127, 128, (outputs, inputs), np.int8), np.full(outputs, 0.02 / np.sqrt(inputs))
-        scale = scale.astype(np.float32)
-        return Coded(codes, scale, Product(codes, scale))
+    def linear(outputs, inputs):
+        return weight(rng, outputs, inputs, False)
 
     blocks = tuple(
         BlockWeights(
-            numbers(width) + 1, numbers(width), weight(rows, width), numbers(rows), weight(width, width),
-            numbers(width), numbers(width) + 1, numbers(width), weight(wide, width), numbers(wide),
-            weight(width, wide), numbers(width),
+            numbers(width) + 1, numbers(width), linear(rows, width), numbers(rows), linear(width, width),
+            numbers(width), numbers(width) + 1, numbers(width), linear(wide, width), numbers(wide),
+            linear(width, wide), numbers(width),
         )
         for _ in range(layers)
     )  # fmt: skip
-    head = weight(vocab, width, coded_head)
+    head = weight(rng, vocab, width, True)
     weights = DecoderWeights(blocks, numbers(past + 1, width), numbers(width) + 1, numbers(width), head)
     keys, values = rng.normal(0, 1, (2, layers, batch, shared, past + 2, depth)).astype(np.float32)
     starts = rng.integers(0, past + 1, batch) if late else np.zeros(batch, np.int64)
     return numbers(vocab, width), rng.integers(0, vocab, batch), weights, keys, values, heads, past, starts, 1e-5
+
+
+def floats(rng, outputs, inputs):
+    return rng.normal(0, 0.5, (outputs, inputs)).astype(np.float32) / np.float32(np.sqrt(inputs))
+
+
+def codes(rng, outputs, inputs):
+    whole, scale = rng.integers(-127, 128, (outputs, inputs), np.int8), np.full(outputs, 0.02 / np.sqrt(inputs))
+    scale = scale.astype(np.float32)
+    return Coded(whole, scale, Product(whole, scale))
+
+
+def drawn(sizes, seed, coded=True, coded_head=True):
+    def weight(rng, outputs, inputs, is_head):
+        return (codes if (coded_head if is_head else coded) else floats)(rng, outputs, inputs)
+
+    return arguments_of(sizes, seed, weight)
 
 
 def far(ours, theirs):

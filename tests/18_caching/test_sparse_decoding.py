@@ -8,11 +8,9 @@ import pytest
 
 from tinytorch import backend, nn, no_grad
 from tinytorch.compression import BreakEven, MagnitudePruner, SparseLinear, sparse_linears
-from tinytorch.kernels.decoding import KEPT, BlockWeights, Coded, DecoderWeights, Kept, decoder_step
+from tinytorch.kernels.decoding import KEPT, Kept, decoder_step
 from tinytorch.kernels.dot import dot_paths
-from tinytorch.kernels.dynamic import Product
-from tinytorch.kernels.sparse import Product as SparseProduct
-from tinytorch.kernels.sparse import Rows
+from tinytorch.kernels.sparse import Product, Rows
 from tinytorch.quantization import DynamicQuantizedLinear
 
 coded = importlib.import_module("tests.18_caching.test_coded_decoding")
@@ -21,38 +19,19 @@ SIZES, far, step, layer_by_layer = coded.SIZES, coded.far, coded.step, coded.lay
 
 def drawn(sizes, seed, form):
     """Return arguments of a step; `form(rng)` says of each weight whether it is floats, codes, or kept."""
-    shared, group, depth, batch, past, wide, vocab, layers, late = sizes
-    rng, heads = np.random.default_rng(seed), shared * group
-    width, rows = heads * depth, (heads + 2 * shared) * depth
 
-    def numbers(*shape):
-        return rng.normal(0, 0.5, shape).astype(np.float32)
-
-    def weight(outputs, inputs):
+    def weight(rng, outputs, inputs, _is_head):
         found = form(rng)
         if found == "codes":
-            codes = rng.integers(-127, 128, (outputs, inputs), np.int8)
-            scale = np.full(outputs, 0.02 / np.sqrt(inputs), np.float32)
-            return Coded(codes, scale, Product(codes, scale))
-        matrix = numbers(outputs, inputs) / np.float32(np.sqrt(inputs))
+            return coded.codes(rng, outputs, inputs)
+        matrix = coded.floats(rng, outputs, inputs)
         if found == "floats":
             return matrix
         matrix *= rng.random(matrix.shape) < rng.choice([0.0, 0.1, 0.5, 1.0])
         made = Rows.from_dense(matrix)
-        return Kept(made.values, made.indices, made.indptr, SparseProduct(made))
+        return Kept(made.values, made.indices, made.indptr, Product(made))
 
-    blocks = tuple(
-        BlockWeights(
-            numbers(width) + 1, numbers(width), weight(rows, width), numbers(rows), weight(width, width),
-            numbers(width), numbers(width) + 1, numbers(width), weight(wide, width), numbers(wide),
-            weight(width, wide), numbers(width),
-        )
-        for _ in range(layers)
-    )  # fmt: skip
-    weights = DecoderWeights(blocks, numbers(past + 1, width), numbers(width) + 1, numbers(width), weight(vocab, width))
-    keys, values = rng.normal(0, 1, (2, layers, batch, shared, past + 2, depth)).astype(np.float32)
-    starts = rng.integers(0, past + 1, batch) if late else np.zeros(batch, np.int64)
-    return numbers(vocab, width), rng.integers(0, vocab, batch), weights, keys, values, heads, past, starts, 1e-5
+    return coded.arguments_of(sizes, seed, weight)
 
 
 def all_kept(rng):
